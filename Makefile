@@ -1,0 +1,41 @@
+# Two commands are enough: `make bench` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+SUITE ?= quick
+
+.PHONY: bench test test-slow install report checkpoints throughput clean
+
+bench: $(VENV)/.ready  ## install, run a suite (SUITE=quick), print the table, say where the report is
+	$(RUN) -m benchmarks.run suite=$(SUITE) $(ARGS)
+
+test: $(VENV)/.ready  ## lint, types, layers, tests
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
+	$(RUN) -m pytest $(ARGS)
+
+test-slow: $(VENV)/.ready  ## every test, the slow ones too
+	$(RUN) -m pytest -m "slow or not slow" $(ARGS)
+
+report: $(VENV)/.ready  ## tables, plots and the page again, from the committed records
+	$(RUN) -m benchmarks.report suite=embedded
+
+checkpoints: $(VENV)/.ready  ## the public checkpoints and the yardstick again (about 40 minutes)
+	$(RUN) -m benchmarks.yardstick train
+	$(RUN) -m benchmarks.pretrain method=dp_wavelet force=true
+
+throughput: $(VENV)/.ready  ## speed of the core, as ratios to ordinary training
+	$(RUN) -m pytest benchmarks/throughput -m "slow or not slow" --benchmark-only
+
+install: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade pip
+	$(RUN) -m pip install --quiet -e ".[all]"
+	touch $@
+
+clean:  ## caches and local results; keeps what is committed
+	rm -rf .cache results/local results/quick results/smoke

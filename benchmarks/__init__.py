@@ -1,0 +1,1 @@
+"""The harness: runs grids of cells, keeps records, makes tables and plots."""

@@ -1,0 +1,331 @@
+"""One cell of the grid: load, finetune, sample, score, record."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import platform
+import random
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from PIL import Image
+from torch import Tensor
+
+import wavedp
+from benchmarks import hardware
+from benchmarks.config import Cell, load_choice, plain
+from benchmarks.console import console, track
+from benchmarks.evaluation import Evaluation, make_evaluation
+from benchmarks.metrics import Metric
+from benchmarks.record import Cost, MetricValue, Privacy, Provenance, Query, Record
+from benchmarks.weights import digests, load_parts
+from wavedp.data.schema import Dataset
+from wavedp.dp.accounting import RELATION
+from wavedp.dp.errors import UserError
+from wavedp.dp.ledger import Ledger
+from wavedp.dp.plan import DPPlan, NonPrivatePlan, Plan
+from wavedp.dp.trainer import Trainer
+from wavedp.protocol import ImageGenerator
+
+STRIP = 16
+"""Samples kept as a picture, one per shared prompt."""
+
+
+@dataclass
+class Scorer:
+    """A data set's evaluation side, with its metrics prepared once for all cells."""
+
+    evaluation: Evaluation
+    metrics: dict[str, Metric]
+    real: dict[str, float] = field(default_factory=dict)
+    """What real held-out images score: the floor of a distance, the ceiling of an agreement."""
+
+    @classmethod
+    def make(cls, dataset: Dataset, names: list[str], samples: int) -> Scorer:
+        """Take reference statistics and score the held-out real images."""
+        evaluation = make_evaluation(dataset, samples)
+        scorer = cls(evaluation, {n: instantiate(load_choice("metric", n)) for n in names})
+        held = evaluation.held_out
+        for metric in scorer.metrics.values():
+            metric.prepare(evaluation.reference)
+        images = [torch.from_numpy(np.array(part.images)) for part in held.chunks(500)]
+        for name, value in scorer.score(images, evaluation.prompts[: len(held)]).items():
+            scorer.real[name] = value
+        return scorer
+
+    def score(self, batches: list[Tensor], captions: tuple[str, ...]) -> dict[str, float]:
+        """Every metric on batches of images drawn for ``captions``, in order."""
+        result = {}
+        for name, metric in self.metrics.items():
+            start = 0
+            for images in batches:
+                metric.update(images, captions[start : start + len(images)])
+                start += len(images)
+            result[name] = metric.compute()
+        return result
+
+    def values(
+        self, batches: list[Tensor], captions: tuple[str, ...], conditioning: str
+    ) -> dict[str, MetricValue]:
+        """Scores as records keep them; caption agreement only for text-conditional methods."""
+        return {
+            name: MetricValue(
+                value=value,
+                direction=self.metrics[name].direction,
+                n_samples=sum(len(images) for images in batches),
+                n_reference=len(self.evaluation.reference),
+                floor=self.real[name],
+                protocol=self.metrics[name].protocol,
+            )
+            for name, value in self.score(batches, captions).items()
+            if conditioning == "text" or not self.metrics[name].needs_text
+        }
+
+
+def make_plan(cell: Cell) -> Plan | None:
+    """The plan of a cell; None for rows that touch no private record.
+
+    Raises:
+        UserError: no plan meets the budget, or a number is out of range.
+    """
+    budget, finetuning = cell.config.privacy, cell.config.method.finetuning
+    if cell.row == "private":
+        assert cell.epsilon is not None
+        return DPPlan.calibrate(
+            epsilon=cell.epsilon,
+            delta=budget.delta,
+            records=cell.config.dataset.private_records,
+            expected_batch=finetuning.expected_batch,
+            steps=finetuning.steps,
+            clip=finetuning.clip,
+            accountant=budget.accountant,
+        )
+    if cell.row == "non_private":
+        return NonPrivatePlan(finetuning.expected_batch, finetuning.steps, budget.delta)
+    return None
+
+
+def make_generator(cell: Cell) -> ImageGenerator:
+    """The method with its public weights, on the CPU.
+
+    Raises:
+        UserError: weights are missing or do not fit, or the resolution differs from the data's.
+    """
+    method = cell.config.method
+    generator: ImageGenerator = instantiate(method.generator)
+    if generator.resolution != cell.config.dataset.resolution:
+        raise UserError(
+            f"Method {method.name} makes images of {generator.resolution} px and dataset "
+            f"{cell.config.dataset.name} has {cell.config.dataset.resolution} px; set "
+            f"dataset.resolution={generator.resolution}."
+        )
+    assert isinstance(generator, torch.nn.Module)
+    load_parts(generator, method.weights)
+    return generator
+
+
+def run_cell(cell: Cell, dataset: Dataset, scorer: Scorer, folder: Path) -> Record:
+    """Run one cell and return its record; the caller saves it.
+
+    Args:
+        folder: the suite's results folder; ledger and samples go there.
+    """
+    config = cell.config
+    weights = digests(config.method.weights)
+    name = cell.identity(weights)
+    device = hardware.pick_device(config.hardware.device)
+    seed_everything(cell.seed)
+    generator = make_generator(cell)
+    assert isinstance(generator, torch.nn.Module)
+    generator.to(device)
+    with hardware.PeakMemory(device) as peak:
+        trainer = _finetune(cell, generator, dataset, folder / "ledgers" / f"{name}.jsonl", device)
+        start = time.perf_counter()
+        batches = list(_samples(cell, generator, scorer.evaluation, device))
+        sampled = time.perf_counter()
+        metrics = scorer.values(batches, scorer.evaluation.prompts, generator.conditioning)
+        scored = time.perf_counter()
+    count = sum(len(images) for images in batches)
+    picture = Path("samples") / f"{name}.png"
+    save_strip(torch.cat(batches)[:STRIP], folder / picture)
+    return Record(
+        cell=name,
+        suite=config.suite.name,
+        dataset=dataset.name,
+        dataset_version=dataset.version,
+        resolution=dataset.resolution,
+        method=config.method.name,
+        row=cell.row,
+        seed=cell.seed,
+        status="ok",
+        privacy=_privacy(cell, dataset, trainer),
+        metrics=metrics,
+        cost=Cost(
+            train_seconds=trainer.train_seconds if trainer else None,
+            train_examples_per_s=trainer.examples / trainer.train_seconds if trainer else None,
+            sample_seconds=sampled - start if cell.row != "oracle" else None,
+            sample_images_per_s=count / (sampled - start) if cell.row != "oracle" else None,
+            score_seconds=scored - sampled,
+            peak_memory_mb=round(peak.megabytes, 1),
+        ),
+        provenance=provenance(weights),
+        hardware=hardware.describe(device),
+        config=public_config(cell),
+        samples=str(picture),
+    )
+
+
+def failed_record(cell: Cell, dataset: Dataset, reason: str) -> Record:
+    """The record of a cell that raised."""
+    config = cell.config
+    try:
+        weights = digests(config.method.weights)
+    except UserError:
+        weights = {}
+    return Record(
+        cell=cell.identity(weights),
+        suite=config.suite.name,
+        dataset=dataset.name,
+        dataset_version=dataset.version,
+        resolution=dataset.resolution,
+        method=config.method.name,
+        row=cell.row,
+        seed=cell.seed,
+        status="failed",
+        reason=" ".join(reason.split())[:500],
+        privacy=_privacy(cell, dataset, None),
+        provenance=provenance(weights),
+        hardware=hardware.describe(torch.device("cpu")),
+        config=public_config(cell),
+    )
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds of initialisation, captions and sampling; DP noise and Poisson draws have their own."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def _finetune(
+    cell: Cell, generator: Any, dataset: Dataset, ledger_path: Path, device: torch.device
+) -> Trainer | None:
+    plan = make_plan(cell)
+    if plan is None:
+        return None
+    # A cell that starts anew draws new noise: its earlier, unfinished run was not released.
+    ledger_path.unlink(missing_ok=True)
+    settings = cell.config.method.finetuning
+    seeds = cell.config.privacy
+    trainer = Trainer(
+        plan,
+        ledger=Ledger(ledger_path, plan.budget),
+        engine=settings.engine,
+        device=device,
+        micro_batch=settings.micro_batch,
+        ema_decay=settings.ema_decay,
+        noise_seed=seeds.noise_seed,
+        sampling_seed=seeds.sampling_seed,
+        progress=lambda steps, label: track(steps, label),  # type: ignore[arg-type]
+    )
+    generator.finetune(dataset.private(), trainer)
+    return trainer
+
+
+def _samples(
+    cell: Cell, generator: Any, evaluation: Evaluation, device: torch.device
+) -> Iterator[Tensor]:
+    prompts = evaluation.prompts
+    if cell.row == "oracle":
+        for part in evaluation.held_out.chunks(500):
+            yield generator.oracle(torch.from_numpy(np.array(part.images)).to(device)).cpu()
+        return
+    with console.status("sampling"):
+        for images in generator.generate(prompts, cell.seed):
+            yield images.cpu()
+
+
+def _privacy(cell: Cell, dataset: Dataset, trainer: Trainer | None) -> Privacy:
+    seeds = cell.config.privacy
+    public = {"epsilon_target": cell.epsilon, "records": dataset.private_records}
+    if trainer is None:
+        spent = 0.0 if cell.row == "pretrained" else None
+        return Privacy(
+            **public, epsilon_spent=spent, delta=None, relation=None, accountant=None
+        )
+    assert trainer.ledger is not None
+    plan, spent_now = trainer.plan, trainer.spent()
+    private = isinstance(plan, DPPlan)
+    counts: Counter[Any] = trainer.ledger.counts
+    return Privacy(
+        **public,
+        epsilon_spent=spent_now.epsilon,
+        delta=spent_now.delta if private else None,
+        relation=RELATION if private else None,
+        accountant=spent_now.accountant if private else None,
+        sampling="poisson" if private else "shuffled",
+        sampling_probability=plan.expected_batch / dataset.private_records,
+        noise_multiplier=plan.noise_multiplier,
+        clip=plan.clip if math.isfinite(plan.clip) else None,
+        expected_batch=plan.expected_batch,
+        steps=plan.steps,
+        reproducible_noise=private
+        and not (seeds.noise_seed is None and seeds.sampling_seed is None),
+        queries=[
+            Query(
+                sampling_probability=event.sampling_probability,
+                noise_multiplier=event.noise_multiplier,
+                count=count,
+            )
+            for event, count in counts.items()
+        ],
+    )
+
+
+def public_config(cell: Cell) -> dict[str, Any]:
+    """The resolved configuration without paths of the user's machine."""
+    config = plain(cell.config)
+    for key in ("results_dir", "cache_dir"):
+        config.pop(key, None)
+    for key in ("root", "cache_dir"):
+        config["dataset"].pop(key, None)
+    return config
+
+
+def provenance(weights: dict[str, str]) -> Provenance:
+    """Versions, code revision and digests of public weights, now."""
+    return Provenance(
+        code_revision=code_revision(),
+        wavedp_version=wavedp.__version__,
+        torch_version=torch.__version__,
+        python_version=platform.python_version(),
+        weights=weights,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+
+
+def code_revision() -> str:
+    """The git commit, with ``+`` if the working tree differs; "unknown" outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        run = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+        done = subprocess.run(run, cwd=here, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def save_strip(images: Tensor, path: Path) -> None:
+    """Images ``[n, 3, H, W]`` side by side as a lossless PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    row = images.permute(2, 0, 3, 1).reshape(images.shape[2], -1, 3)
+    Image.fromarray(row.contiguous().numpy()).save(path)

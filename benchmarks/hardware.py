@@ -1,0 +1,110 @@
+"""The machine: device, threads, memory and disk, and a meter for peak memory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import threading
+from pathlib import Path
+
+import psutil
+import torch
+
+from benchmarks.record import Hardware
+from wavedp.dp.errors import UserError
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is a GPU where there is one, else the CPU.
+
+    Raises:
+        UserError: the named device does not exist here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("hardware.device=cuda, but torch sees no GPU here; use hardware.device=cpu.")
+    return torch.device(name)
+
+
+def describe(device: torch.device) -> Hardware:
+    """The machine as a record keeps it."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return Hardware(
+        device=name,
+        processor=_processor(),
+        threads=torch.get_num_threads(),
+        memory_gb=round(psutil.virtual_memory().total / 2**30, 1),
+    )
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def check_room(folder: Path, disk_mb: float, memory_mb: float) -> None:
+    """Refuse to start without room for caches, records and the run itself.
+
+    Raises:
+        UserError: too little free disk or memory.
+    """
+    free = shutil.disk_usage(existing_parent(folder)).free / 2**20
+    if free < disk_mb:
+        raise UserError(
+            f"{folder} has {free:.0f} MB free and the run needs about {disk_mb:.0f} MB; "
+            "free some or set results_dir and cache_dir to another disk."
+        )
+    available = psutil.virtual_memory().available / 2**20
+    if available < memory_mb:
+        raise UserError(
+            f"{available:.0f} MB of memory are available and the run needs about "
+            f"{memory_mb:.0f} MB; close other programs, or use fewer private records."
+        )
+
+
+def existing_parent(folder: Path) -> Path:
+    """The folder or its nearest parent that exists."""
+    folder = folder.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+class PeakMemory:
+    """Peak memory of a block, in MB: on a GPU the allocator's, else the process's, sampled.
+
+    >>> with PeakMemory(torch.device("cpu")) as peak: ...
+    """
+
+    def __init__(self, device: torch.device, interval: float = 0.05) -> None:
+        self.megabytes = 0.0
+        self._device, self._interval = device, interval
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> PeakMemory:
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        else:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._device.type == "cuda":
+            self.megabytes = torch.cuda.max_memory_allocated(self._device) / 2**20
+        else:
+            self._done.set()
+            self._thread.join()
+
+    def _sample(self) -> None:
+        process = psutil.Process()
+        while True:
+            self.megabytes = max(self.megabytes, process.memory_info().rss / 2**20)
+            if self._done.wait(self._interval):
+                return

@@ -1,0 +1,81 @@
+"""Make the public checkpoints: ``python -m benchmarks.pretrain method=dp_wavelet``.
+
+Trains the stages of a method on its public corpus, in order, and writes one checkpoint and
+one record per stage into ``wavedp/weights``. ``stage=prior`` makes one of them anew;
+stages that exist are kept unless ``force=true``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+
+from benchmarks import hardware
+from benchmarks.cell import code_revision, seed_everything
+from benchmarks.config import compose, plain
+from benchmarks.console import console, run_command, track
+from benchmarks.weights import load_parts, path_of, save_part
+from wavedp.data.schema import PublicDataset
+from wavedp.dp.errors import UserError
+from wavedp.dp.plan import NonPrivatePlan
+from wavedp.dp.trainer import Trainer
+
+
+def main(overrides: list[str]) -> int:
+    """Pretrain the stages of the method that the overrides name; returns the exit code."""
+    stages = [o.removeprefix("stage=") for o in overrides if o.startswith("stage=")]
+    overrides = [o for o in overrides if not o.startswith("stage=")]
+    config = compose(overrides)
+    method = config.method
+    device = hardware.pick_device(config.hardware.device)
+    generator: Any = instantiate(method.generator).to(device)
+    for name in stages:
+        if name not in generator.stages:
+            raise UserError(
+                f"Method {method.name} has no stage {name!r}: "
+                f"choose one of {', '.join(generator.stages)}."
+            )
+    for stage in generator.stages:
+        exists = path_of(method.weights[stage]).exists()
+        if exists and not (config.force and (not stages or stage in stages)):
+            load_parts(generator, {stage: method.weights[stage]})
+            console.print(f"{stage}: {method.weights[stage]} exists (force=true makes it anew)")
+        elif not stages or stage in stages:
+            _make(stage, generator, config, device)
+    return 0
+
+
+def _make(stage: str, generator: Any, config: Any, device: torch.device) -> None:
+    settings = config.method.pretraining[stage]
+    public: PublicDataset = instantiate(config.method.public)
+    with console.status(f"{stage}: drawing or decoding {settings.records} public images"):
+        records = public.records(0, settings.records)
+    seed_everything(config.seed)
+    trainer = Trainer(
+        NonPrivatePlan(settings.batch, settings.steps),
+        device=device,
+        micro_batch=settings.batch,
+        sampling_seed=config.seed,
+        ema_decay=settings.ema_decay,
+        progress=lambda steps, label: track(steps, label),  # type: ignore[arg-type]
+    )
+    generator.pretrain(stage, records, trainer)
+    made = {
+        "command": f"python -m benchmarks.pretrain method={config.method.name} stage={stage} "
+        f"seed={config.seed} force=true",
+        "public": {"name": public.name, "version": public.version, "records": len(records)},
+        "settings": plain(settings),
+        "generator": plain(config.method.generator),
+        "seconds": round(trainer.train_seconds, 1),
+        "hardware": hardware.describe(device).model_dump(),
+        "torch": torch.__version__,
+        "code_revision": code_revision(),
+    }
+    path = save_part(generator.get_submodule(stage), config.method.weights[stage], made)
+    console.print(f"{stage}: {path.name}, {trainer.train_seconds:.0f} s of training")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,159 @@
+"""The record: one validated JSON file per cell, from which every table and plot is made.
+
+Schema version 1. A record says what ran (resolved configuration, code revision, public
+weights, hardware), what it cost in privacy (target, spent, every query) and in time and
+memory, and how it scored, with the sample counts and the protocol of every metric.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from wavedp.dp.errors import UserError
+
+SCHEMA_VERSION = 1
+
+Row = Literal["pretrained", "private", "non_private", "oracle"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+
+
+class Query(_Part):
+    """One kind of entry of the privacy ledger, counted."""
+
+    sampling_probability: float
+    noise_multiplier: float
+    count: int
+
+
+class Privacy(_Part):
+    """The budget, and what was spent of it. Empty fields do not apply to the row.
+
+    ``epsilon_target`` is 0 for the pretrained row (no private record was touched), inf for
+    the non-private one, and None for the oracle, which is an evaluation and not a release.
+    """
+
+    epsilon_target: float | None
+    epsilon_spent: float | None
+    delta: float | None
+    relation: str | None
+    accountant: str | None
+    unit: str = "one image with all its captions"
+    records: int
+    """N as declared in the dataset's config."""
+    sampling: str | None = None
+    sampling_probability: float | None = None
+    noise_multiplier: float | None = None
+    clip: float | None = None
+    expected_batch: int | None = None
+    steps: int | None = None
+    reproducible_noise: bool = False
+    """True if noise or Poisson seeds were given: then it is not a release."""
+    queries: list[Query] = Field(default_factory=list)
+
+
+class MetricValue(_Part):
+    """One score. ``floor`` is what real images score against the same reference."""
+
+    value: float
+    direction: Literal["lower", "higher"]
+    n_samples: int
+    n_reference: int | None = None
+    floor: float | None = None
+    protocol: str
+    reads_private: bool = False
+    """True for a metric that reads private records: an evaluation, never a release."""
+
+
+class Cost(_Part):
+    """Seconds, rates and memory. Training rates come from T x E[batch], a public number."""
+
+    train_seconds: float | None = None
+    train_examples_per_s: float | None = None
+    sample_seconds: float | None = None
+    sample_images_per_s: float | None = None
+    score_seconds: float | None = None
+    peak_memory_mb: float | None = None
+
+
+class Provenance(_Part):
+    """Where the numbers come from."""
+
+    code_revision: str
+    wavedp_version: str
+    torch_version: str
+    python_version: str
+    weights: dict[str, str]
+    """Public weights by part, as SHA-256."""
+    created: str
+    """UTC, ISO 8601."""
+
+
+class Hardware(_Part):
+    """The machine."""
+
+    device: str
+    processor: str
+    threads: int
+    memory_gb: float
+
+
+class Record(_Part):
+    """One cell of the grid."""
+
+    schema_version: int = SCHEMA_VERSION
+    cell: str
+    suite: str
+    dataset: str
+    dataset_version: str
+    resolution: int
+    method: str
+    row: Row
+    seed: int
+    status: Literal["ok", "failed"]
+    reason: str | None = None
+    """Why it failed, in one sentence."""
+    privacy: Privacy
+    metrics: dict[str, MetricValue] = Field(default_factory=dict)
+    cost: Cost = Field(default_factory=Cost)
+    provenance: Provenance
+    hardware: Hardware
+    config: dict[str, Any]
+    samples: str | None = None
+    """A strip of samples, PNG, relative to the suite's folder."""
+
+
+def save(record: Record, folder: Path) -> Path:
+    """Write ``folder/<cell>.json`` atomically and return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{record.cell}.json"
+    temporary = path.with_suffix(f".tmp{os.getpid()}")
+    temporary.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+    return path
+
+
+def load(path: Path) -> Record:
+    """Read one record.
+
+    Raises:
+        UserError: the file is not a record, or is of a newer schema.
+    """
+    try:
+        return Record.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} is not a record of schema {SCHEMA_VERSION} or older; move it out of the "
+            "results folder."
+        ) from error
+
+
+def load_folder(folder: Path) -> list[Record]:
+    """All records of a folder, sorted by cell; an empty list if there is none."""
+    return [load(path) for path in sorted(folder.glob("*.json"))]

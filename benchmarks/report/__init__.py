@@ -1,0 +1,101 @@
+"""The report of a suite: summary, tables, plots, sample grids and one HTML page.
+
+Everything is made from ``<suite_folder>/records/*.json`` and the samples beside them; nothing
+is measured here.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+from rich.console import Console
+
+from benchmarks.record import Record, load_folder
+from benchmarks.report.facts import datasets, slug
+from benchmarks.report.frame import aggregate, frame, write_summary
+from benchmarks.report.grid import prompts_of, sample_grid
+from benchmarks.report.html import Pictures, render
+from benchmarks.report.plots import metric_figure, throughput_figure
+from benchmarks.report.tables import markdown, print_tables, terminal
+from wavedp.dp.errors import UserError
+
+__all__ = [
+    "aggregate",
+    "frame",
+    "make_report",
+    "markdown",
+    "sample_grid",
+    "terminal",
+    "write_summary",
+]
+
+GRID_COLUMNS = 8
+
+
+def make_report(suite_folder: Path, console: Console | None = None) -> Path:
+    """Write the report of a suite and return the path of ``report.html``.
+
+    Writes ``summary.csv``, ``table.md``, ``plots/*.png``, ``grid-<dataset>.png`` and
+    ``report.html`` into ``suite_folder``, and prints the tables if a console is given.
+
+    Raises:
+        UserError: the folder holds no records.
+    """
+    records = load_folder(suite_folder / "records")
+    if not records:
+        raise UserError(
+            f"There are no records in {suite_folder / 'records'}; run the suite first, or name "
+            "a folder that holds one."
+        )
+    write_summary(records, suite_folder / "summary.csv")
+    _write(suite_folder / "table.md", markdown(records).encode())
+    pictures = {name: _pictures(suite_folder, records, name) for name in datasets(records)}
+    for name, images in pictures.items():
+        _write_pictures(suite_folder, slug(name), images)
+    path = _write(suite_folder / "report.html", render(records, pictures).encode())
+    if console is not None:
+        print_tables(records, console)
+    return path
+
+
+def _pictures(suite_folder: Path, records: Sequence[Record], dataset: str) -> Pictures:
+    prompts = prompts_of(suite_folder, dataset)
+    starts = range(0, max(len(prompts), 1), GRID_COLUMNS)
+    grids = (
+        sample_grid(suite_folder, dataset, records, columns=GRID_COLUMNS, start=start)
+        for start in starts
+    )
+    return Pictures(
+        metrics=metric_figure(records, dataset),
+        throughput=throughput_figure(records, dataset),
+        grids=tuple(_png(grid) for grid in grids if grid is not None),
+        prompts=tuple(prompts),
+    )
+
+
+def _write_pictures(suite_folder: Path, dataset: str, pictures: Pictures) -> None:
+    if pictures.metrics:
+        _write(suite_folder / "plots" / f"metrics-{dataset}.png", pictures.metrics)
+    if pictures.throughput:
+        _write(suite_folder / "plots" / f"throughput-{dataset}.png", pictures.throughput)
+    if pictures.grids:
+        _write(suite_folder / f"grid-{dataset}.png", pictures.grids[0])
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _write(path: Path, content: bytes) -> Path:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+    return path

@@ -1,0 +1,158 @@
+"""The report as one HTML file that fetches nothing: images, style and script are inside."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from benchmarks.record import Record
+from benchmarks.report.comparison import Comparison, compare
+from benchmarks.report.facts import clean, datasets, epsilon_text, label, number, row_label
+from benchmarks.report.frame import select
+from benchmarks.report.notes import footer, headlines, overspent
+
+TEMPLATE = "report.html.j2"
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The images of one dataset, as PNG bytes; None or nothing where there are none."""
+
+    metrics: bytes | None
+    throughput: bytes | None
+    grids: tuple[bytes, ...]
+    prompts: tuple[str, ...]
+
+
+def render(records: Sequence[Record], pictures: Mapping[str, Pictures]) -> str:
+    """The whole report as HTML, from records and their pictures by dataset."""
+    ordered = select(records)
+    # The suffix .j2 hides the type of the file, so escaping is switched on by hand.
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"data_uri": data_uri, "label": label, "number": number}
+    return environment.get_template(TEMPLATE).render(
+        suite=label(ordered[0].suite),
+        facts=_facts(ordered),
+        headlines=headlines(ordered),
+        sections=[_section(ordered, name, pictures[name]) for name in datasets(ordered)],
+        footer=footer(ordered),
+        ledger=[_ledger(record) for record in ordered],
+        provenance=_provenance(ordered),
+    )
+
+
+def data_uri(png: bytes) -> str:
+    """A PNG as the address of an image inside the page."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _facts(records: Sequence[Record]) -> list[tuple[str, str]]:
+    """The handful of counts under the title."""
+    failed = sum(record.status == "failed" for record in records)
+    private = {r.privacy.epsilon_target for r in records if r.row == "private"}
+    budgets = ", ".join(epsilon_text(e) for e in sorted(e for e in private if e is not None))
+    return [
+        ("methods", str(len({record.method for record in records}))),
+        ("datasets", str(len({record.dataset for record in records}))),
+        ("private budgets ε", budgets or "none"),
+        ("seeds", str(len({record.seed for record in records}))),
+        ("cells", f"{len(records)}, {failed} failed" if failed else str(len(records))),
+    ]
+
+
+def _section(records: Sequence[Record], dataset: str, pictures: Pictures) -> dict[str, Any]:
+    mine = [record for record in records if record.dataset == dataset]
+    comparison = compare(records, dataset)
+    return {
+        "name": label(dataset),
+        "anchor": f"d{datasets(records).index(dataset)}",
+        "about": _about(mine),
+        "comparison": comparison,
+        "pictures": pictures,
+        "metrics_alt": _metrics_alt(comparison),
+        "grid_alt": _grid_alt(comparison),
+    }
+
+
+def _about(records: Sequence[Record]) -> str:
+    sizes = sorted({record.resolution for record in records})
+    versions = sorted({clean(record.dataset_version) for record in records})
+    counts = sorted({record.privacy.records for record in records})
+    return (
+        f"{', '.join(f'{size} × {size}' for size in sizes)} pixels, "
+        f"{', '.join(f'{count:,}' for count in counts)} private records, "
+        f"version {', '.join(versions)}"
+    )
+
+
+def _metrics_alt(comparison: Comparison) -> str:
+    names = ", ".join(metric.name for metric in comparison.metrics)
+    return f"Line plots of {names} against epsilon, by method. The comparison has the numbers."
+
+
+def _grid_alt(comparison: Comparison) -> str:
+    methods = ", ".join(dict.fromkeys(line.method for line in comparison.lines))
+    return f"Rows of images for the same prompts: real images, then samples of {methods}."
+
+
+def _ledger(record: Record) -> dict[str, Any]:
+    privacy = record.privacy
+    queries = [
+        f"{query.count:,} × (q = {number(query.sampling_probability)}, "
+        f"σ = {number(query.noise_multiplier)})"
+        for query in privacy.queries
+    ]
+    texts = (privacy.relation, privacy.accountant, privacy.sampling)
+    return {
+        "record": record,
+        "title": row_label(record.row, privacy.epsilon_target),
+        "over": overspent(record),
+        "target": _epsilon(privacy.epsilon_target),
+        "spent": _epsilon(privacy.epsilon_spent),
+        "delta": "–" if privacy.delta is None else f"{privacy.delta:.3g}",
+        "texts": [clean(text.replace("_", " ")) if text else "–" for text in texts],
+        "queries": queries,
+    }
+
+
+def _epsilon(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else epsilon_text(value)
+
+
+def _provenance(records: Sequence[Record]) -> dict[str, Any]:
+    """Code, versions, machines and weights, each with the number of cells it stands behind."""
+    code = Counter(
+        (
+            r.provenance.code_revision,
+            r.provenance.wavedp_version,
+            r.provenance.torch_version,
+            r.provenance.python_version,
+        )
+        for r in records
+    )
+    machines = Counter(
+        (r.hardware.device, r.hardware.processor, r.hardware.threads, r.hardware.memory_gb)
+        for r in records
+    )
+    weights = Counter(item for r in records for item in r.provenance.weights.items())
+    created = sorted(record.provenance.created for record in records)
+    return {
+        "code": sorted(code.items()),
+        "machines": sorted(machines.items()),
+        "weights": sorted(weights.items()),
+        "first": created[0],
+        "last": created[-1],
+    }

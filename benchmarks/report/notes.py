@@ -1,0 +1,172 @@
+"""Sentences that belong under every table: what epsilon covers and what the numbers are not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from benchmarks.record import Record
+from benchmarks.report.comparison import OVERSPENT, Comparison, Line, compare
+from benchmarks.report.facts import (
+    INCOMPLETE,
+    READS_PRIVATE,
+    REPRODUCIBLE,
+    clean,
+    datasets,
+    joined,
+    label,
+    metrics_of,
+    number,
+    row_label,
+)
+from benchmarks.report.frame import aggregate, frame, select
+
+
+def footer(records: Sequence[Record]) -> list[str]:
+    """The sentences that a reader needs to read the table rightly, made from the records."""
+    sentences = [_epsilon(records), _rows(records), *_yardstick(records), *_floors(records)]
+    sentences += [*_intervals(records), *_flags(records)]
+    return sentences
+
+
+def _epsilon(records: Sequence[Record]) -> str:
+    private = [record.privacy for record in records if record.row == "private"]
+    composes = (
+        "Epsilon covers one released generator: rows, seeds, retries and tuning on the same "
+        "private records compose."
+    )
+    if not private:
+        return composes
+    deltas = joined(f"{delta:g}" for delta in sorted({p.delta for p in private if p.delta}))
+    relations = _words(p.relation for p in private)
+    accountants = _words(p.accountant for p in private)
+    units = _words(p.unit for p in private)
+    return (
+        f"ε is the target budget at δ = {deltas or 'unstated'}; neighbouring relation: "
+        f"{relations or 'unstated'}; privacy unit: {units or 'unstated'}; accountant: "
+        f"{accountants or 'unstated'}. {composes}"
+    )
+
+
+def _words(values: Iterable[str | None]) -> str:
+    return joined(sorted({clean(value.replace("_", " ")) for value in values if value}))
+
+
+def _rows(records: Sequence[Record]) -> str:
+    rows = {record.row for record in records}
+    parts = ["Bold: the best private score among methods with the same budget."]
+    if "pretrained" in rows:
+        parts.append("pretrained: public data only, no private record was touched.")
+    if "non_private" in rows:
+        parts.append("ε = ∞: finetuned without privacy.")
+    if "oracle" in rows:
+        parts.append(
+            "oracle: the ceiling, the real low band through the public stage; an evaluation, "
+            "not a release."
+        )
+    return " ".join(parts)
+
+
+def _yardstick(records: Sequence[Record]) -> list[str]:
+    toys = [m.name for m in metrics_of(select(records)) if m.name.endswith("_toy")]
+    if not toys:
+        return []
+    verb = "is" if len(toys) == 1 else "are"
+    return [
+        f"{joined(toys)} {verb} measured with the small embedded yardstick: not FID, not CLIP "
+        "score, and not comparable with published numbers."
+    ]
+
+
+def _floors(records: Sequence[Record]) -> list[str]:
+    parts = []
+    for dataset in datasets(records):
+        metrics = metrics_of([record for record in records if record.dataset == dataset])
+        floors = [f"{m.name} {number(m.floor)}" for m in metrics if m.floor is not None]
+        if floors:
+            parts.append(f"{joined(floors)} ({label(dataset)})")
+    if not parts:
+        return []
+    return [
+        "Real images against real images score "
+        f"{'; '.join(parts)}: about what a perfect generator would score."
+    ]
+
+
+def _intervals(records: Sequence[Record]) -> list[str]:
+    seeds = sorted({record.seed for record in records})
+    if len(seeds) < 2:
+        return ["One seed: there are no intervals, and small differences mean nothing."]
+    return [
+        f"± is the half-width of a 95% t-interval over seeds ({joined(seeds)}); where it is "
+        "missing, only one seed succeeded."
+    ]
+
+
+def _flags(records: Sequence[Record]) -> list[str]:
+    flags = []
+    reading = [m.name for m in metrics_of(select(records)) if m.reads_private]
+    if reading:
+        verb = "reads" if len(reading) == 1 else "read"
+        flags.append(
+            f"{READS_PRIVATE} {joined(reading)} {verb} private records: an evaluation, "
+            "never a release."
+        )
+    if any(record.privacy.reproducible_noise for record in records):
+        flags.append(f"{REPRODUCIBLE} reproducible noise, not a release.")
+    if _incomplete(records):
+        flags.append(f"{INCOMPLETE} a mean over fewer seeds: some failed, see the failed cells.")
+    over = [record.cell for record in select(records) if overspent(record)]
+    if over:
+        flags.append(f"Spent more than the target, so never bold: {joined(map(clean, over))}.")
+    return flags
+
+
+def _incomplete(records: Sequence[Record]) -> bool:
+    means = aggregate(frame(records))
+    return bool(((means["seeds"] > 0) & (means["failed"] > 0)).any())
+
+
+def overspent(record: Record) -> bool:
+    """True if a private cell spent more than its target."""
+    target, spent = record.privacy.epsilon_target, record.privacy.epsilon_spent
+    if record.row != "private" or target is None or spent is None:
+        return False
+    return spent > target * (1 + OVERSPENT)
+
+
+def headlines(records: Sequence[Record]) -> list[str]:
+    """For every dataset and budget, which method has the best first metric, and how surely."""
+    found = []
+    for dataset in datasets(records):
+        comparison = compare(records, dataset)
+        private = [line for line in comparison.lines if line.row == "private"]
+        for epsilon in dict.fromkeys(line.epsilon for line in private):
+            sentence = _headline(comparison, [x for x in private if x.epsilon == epsilon])
+            found += [sentence] if sentence else []
+    return found
+
+
+def _headline(comparison: Comparison, lines: Sequence[Line]) -> str | None:
+    winners = [line for line in lines if line.cells[0].best] if comparison.metrics else []
+    if len(winners) != 1:
+        return None
+    winner, metric = winners[0], comparison.metrics[0]
+    others = [line for line in lines if line is not winner and not line.failed]
+    scores = joined(f"{line.method} {line.cells[0].text}" for line in others)
+    where = f"{label(comparison.dataset)}, {row_label(winner.row, winner.epsilon)}"
+    return (
+        f"{where}: {winner.method} has the best mean {metric.name}, "
+        f"{winner.cells[0].text}, against {scores}"
+        f"{_certainty(winner, others)}."
+    )
+
+
+def _certainty(winner: Line, others: Sequence[Line]) -> str:
+    cells = [line.cells[0] for line in others]
+    reach = [winner.cells[0].half + cell.half for cell in cells]
+    if any(math.isnan(value) for value in reach):
+        return " (one seed: no interval)"
+    gaps = [abs(winner.cells[0].value - cell.value) for cell in cells]
+    overlap = any(gap <= value for gap, value in zip(gaps, reach, strict=True))
+    return "; the intervals overlap" if overlap else "; the intervals do not overlap"

@@ -1,0 +1,217 @@
+"""Figures as PNG bytes, made from records: the same records give the same bytes."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pandas as pd
+import seaborn as sns
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from benchmarks.record import Record
+from benchmarks.report.facts import Metric, epsilon_text, label, metrics_of, number
+from benchmarks.report.frame import aggregate, frame, select
+
+INK, MUTED, RULE = "#1f2328", "#6b7280", "#d9dce1"
+MARKERS = "osD^vPX*"
+DODGE = 0.07
+"""Shift between methods at the same budget, so that intervals do not hide each other."""
+
+FLOOR, ORACLE = "real images", "oracle"
+
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 14,
+    "axes.titlesize": 15,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 12,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "grid.color": "#eceef1",
+    "legend.frameon": False,
+    "figure.constrained_layout.h_pad": 0.14,
+    "figure.constrained_layout.w_pad": 0.14,
+    "figure.dpi": 144,
+}
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with sns.axes_style("whitegrid"), rc_context(STYLE):
+        yield
+
+
+def palette(records: Sequence[Record]) -> dict[str, Any]:
+    """One colour-blind-safe colour per method, the same in every figure of a suite."""
+    methods = sorted({record.method for record in records})
+    return dict(zip(methods, sns.color_palette("colorblind", len(methods)), strict=True))
+
+
+def metric_figure(records: Sequence[Record], dataset: str) -> bytes | None:
+    """Every metric of a dataset against epsilon, one line per method; None without scores.
+
+    Points are means over seeds with their 95% t-intervals. The oracle is a dashed line in the
+    colour of its method, what real images score a grey one.
+    """
+    mine = select(records, lambda record: record.dataset == dataset)
+    metrics = metrics_of(mine)
+    if not metrics:
+        return None
+    columns = min(len(metrics), 2)
+    rows = math.ceil(len(metrics) / columns)
+    with _style():
+        figure = Figure(figsize=(5.8 * columns + 0.4, 4.3 * rows + 0.9), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
+        means, colours = aggregate(frame(mine)), palette(records)
+        for ax, metric in zip(axes, metrics, strict=False):
+            _draw_metric(ax, metric, means, colours)
+        for ax in axes[len(metrics) :]:
+            ax.set_visible(False)
+        _legend(figure, axes[: len(metrics)])
+        return _png(figure)
+
+
+def _draw_metric(ax: Axes, metric: Metric, means: pd.DataFrame, colours: dict[str, Any]) -> None:
+    budgets = means[means["row"] != "oracle"]["epsilon_target"].dropna()
+    positions = {epsilon: place for place, epsilon in enumerate(sorted(set(budgets)))}
+    methods = list(dict.fromkeys(means["method"]))
+    for place, method in enumerate(methods):
+        shift = (place - (len(methods) - 1) / 2) * DODGE
+        lines = means[means["method"] == method]
+        _draw_method(ax, metric.name, lines, positions, shift, colours[method], place)
+    if metric.floor is not None:
+        ax.axhline(metric.floor, color=MUTED, linewidth=1.6, zorder=1, label=FLOOR)
+    names = ["pretrained" if e == 0 else f"ε = {epsilon_text(e)}" for e in positions]
+    ax.set_xticks(list(positions.values()), names)
+    ax.set_xlim(-0.4, max(len(positions), 1) - 0.6)
+    ax.set_title(f"{metric.name}  ({metric.direction} is better)")
+    ax.yaxis.set_major_locator(MaxNLocator(5))
+    ax.grid(False, axis="x")
+    sns.despine(ax=ax, left=True)
+
+
+def _draw_method(
+    ax: Axes,
+    name: str,
+    lines: pd.DataFrame,
+    positions: dict[float, int],
+    shift: float,
+    colour: Any,
+    place: int,
+) -> None:
+    # A failed row stays in as a gap: the line does not bridge it.
+    points = lines[lines["row"] != "oracle"].sort_values("epsilon_target")
+    method = label(str(lines["method"].iloc[0]))
+    if points[name].notna().any():
+        ax.errorbar(
+            [positions[epsilon] + shift for epsilon in points["epsilon_target"]],
+            points[name],
+            yerr=points[f"{name}_half"].fillna(0.0),
+            color=colour,
+            marker=MARKERS[place % len(MARKERS)],
+            markersize=8,
+            linewidth=2.2,
+            elinewidth=1.6,
+            capsize=4,
+            markeredgecolor="white",
+            label=method,
+        )
+    for value in lines[lines["row"] == "oracle"][name].dropna():
+        title = f"{method}, {ORACLE}"
+        ax.axhline(value, color=colour, linewidth=1.8, linestyle=(0, (4, 3)), label=title)
+
+
+def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    entries: dict[str, Any] = {}
+    for ax in axes:
+        for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
+            entries[name] = handle[0] if isinstance(handle, ErrorbarContainer) else handle
+    # Methods first, then their oracles; the floor last, as it belongs to no method.
+    names = sorted(entries, key=lambda name: (name == FLOOR, name.endswith(ORACLE)))
+    figure.legend(
+        [entries[name] for name in names],
+        names,
+        loc="outside lower center",
+        ncols=min(len(names), 3),
+        fontsize=13,
+    )
+
+
+THROUGHPUT = {
+    "train_examples_per_s": "Finetuning, examples per second",
+    "sample_images_per_s": "Sampling, images per second",
+}
+KINDS = {"private": "private", "non_private": "without privacy"}
+
+
+def throughput_figure(records: Sequence[Record], dataset: str) -> bytes | None:
+    """Bars of finetuning and sampling rates per method, private and not; None without rates."""
+    mine = select(records, lambda r: r.dataset == dataset and r.row in KINDS)
+    table = frame(mine)
+    shown = [name for name in THROUGHPUT if table[name].notna().any()]
+    if not shown:
+        return None
+    bars = table.assign(method=table["method"].map(label), kind=table["row"].map(KINDS))
+    height = 1.5 + 0.75 * bars["method"].nunique()
+    with _style():
+        figure = Figure(figsize=(6 * len(shown), height + 0.6), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(1, len(shown), squeeze=False, sharey=True).flatten().tolist()
+        for ax, name in zip(axes, shown, strict=True):
+            _draw_bars(ax, name, bars)
+        _legend(figure, axes)
+        return _png(figure)
+
+
+def _draw_bars(ax: Axes, name: str, bars: pd.DataFrame) -> None:
+    kinds = [kind for kind in KINDS.values() if kind in set(bars["kind"])]
+    sns.barplot(
+        bars,
+        x=name,
+        y="method",
+        hue="kind",
+        hue_order=kinds,
+        order=list(dict.fromkeys(bars["method"])),
+        palette=dict(zip(KINDS.values(), ("#3b6ea5", "#c2cfde"), strict=True)),
+        saturation=1,
+        errorbar=None,
+        ax=ax,
+    )
+    for container in ax.containers:
+        ax.bar_label(container, fmt=_rate, padding=5, fontsize=13)  # type: ignore[arg-type]
+    if ax.legend_ is not None:
+        ax.legend_.remove()
+    ax.set_title(THROUGHPUT[name])
+    ax.set(xlabel="", ylabel="")
+    ax.margins(x=0.18)
+    ax.set_xlim(left=0)
+    ax.tick_params(axis="y", length=0)
+    ax.set_xticks([])
+    ax.grid(False)
+    sns.despine(ax=ax, left=True, bottom=True)
+
+
+def _rate(value: float) -> str:
+    return number(value, 3) if value else ""
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    # No software or time in the metadata: the bytes depend on the records alone.
+    figure.savefig(buffer, format="png", metadata={"Software": None}, facecolor="white")
+    return buffer.getvalue()

@@ -1,0 +1,74 @@
+"""Public checkpoints: one safetensors file per pretrained part, beside the record of its making."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import wavedp.weights
+from wavedp.dp.errors import UserError
+
+FOLDER = Path(wavedp.weights.__file__).parent
+
+
+def path_of(name: str) -> Path:
+    """Where the checkpoint called ``name`` lies; a name with a suffix is a path of its own."""
+    return Path(name) if name.endswith(".safetensors") else FOLDER / f"{name}.safetensors"
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def digests(weights: Mapping[str, str]) -> dict[str, str]:
+    """SHA-256 of each part's checkpoint.
+
+    Raises:
+        UserError: a checkpoint is missing; says how to make it.
+    """
+    result = {}
+    for part, name in weights.items():
+        path = path_of(name)
+        if not path.exists():
+            raise UserError(
+                f"The public checkpoint {path.name} of the part {part!r} is missing; make it with "
+                "`python -m benchmarks.pretrain` and the same method."
+            )
+        result[part] = sha256(path)
+    return result
+
+
+def load_parts(module: nn.Module, weights: Mapping[str, str]) -> None:
+    """Load the checkpoints of the named submodules.
+
+    Raises:
+        UserError: a checkpoint does not fit its part; lists what is missing or unexpected.
+    """
+    for part, name in weights.items():
+        try:
+            state = load_file(path_of(name))
+            module.get_submodule(part).load_state_dict(state)
+        except (RuntimeError, SafetensorError, AttributeError) as error:
+            detail = " ".join(str(error).split())[:300]
+            raise UserError(
+                f"The public checkpoint {name} does not fit the part {part!r}: {detail}"
+            ) from error
+
+
+def save_part(part: nn.Module, name: str, made: Mapping[str, Any]) -> Path:
+    """Write a part's weights and, beside them, the record of how they were made."""
+    path = path_of(name)
+    state: dict[str, Tensor] = {k: v.contiguous().cpu() for k, v in part.state_dict().items()}
+    save_file(state, path)
+    count = sum(v.numel() for v in state.values())
+    record = {**made, "parameters": count, "sha256": sha256(path)}
+    path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    return path

@@ -1,0 +1,1 @@
+"""Captioned image data: the record schema and one file per dataset."""

@@ -1,0 +1,95 @@
+"""Per-example clipped gradient sums: one file per engine, one interface.
+
+For a micro-batch every engine adds ``sum_i mask_i * min(1, C / ||g_i||) * g_i`` to its
+``sums``, where ``g_i`` is the gradient of record i's own loss over all trainable parameters
+(flat clipping, Abadi et al. 2016). The sums are float32 and un-noised: they never leave the
+trainer.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from wavedp.dp.errors import UserError
+
+Batch = Mapping[str, Tensor]
+PerExampleLoss = Callable[[nn.Module, Batch], Tensor]
+"""``loss(model, batch) -> [b]``: one loss per record, not averaged over the batch."""
+
+ENGINES = ("bookkeeping", "per_example", "opacus")
+
+
+class Engine(Protocol):
+    """Adds clipped per-example gradients of micro-batches to ``sums``."""
+
+    sums: dict[str, Tensor]
+    """Parameter name to float32 sum, zeroed by the caller between logical batches."""
+
+    def add(self, batch: Batch, mask: Tensor) -> None:
+        """Add one micro-batch. Rows with ``mask`` False contribute exactly zero."""
+
+
+def make_engine(name: str, model: nn.Module, loss: PerExampleLoss, clip: float) -> Engine:
+    """The engine called ``name``; a clip of infinity needs only ordinary gradients.
+
+    Raises:
+        UserError: unknown engine, or a layer or parameter that it cannot clip exactly.
+    """
+    if name not in ENGINES:
+        raise UserError(f"Clipping engine {name!r} is not known; choose one of {', '.join(ENGINES)}.")
+    module = "ordinary" if math.isinf(clip) else name
+    engine: Engine = importlib.import_module(f"{__name__}.{module}").build(model, loss, clip)
+    return engine
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Names and trainable parameters, each shared parameter once."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def zero_sums(model: nn.Module) -> dict[str, Tensor]:
+    """Float32 zeros in the shapes of the trainable parameters."""
+    return {name: p.detach().new_zeros(p.shape).float() for name, p in trainable(model).items()}
+
+
+def clip_factors(squared_norms: Tensor, mask: Tensor, clip: float) -> Tensor:
+    """``min(1, C / norm)`` per row; zero for padding and for rows that are not finite.
+
+    A record whose gradient is NaN or infinite contributes nothing, which keeps the
+    sensitivity bound and leaves the other records untouched.
+    """
+    usable = mask & squared_norms.isfinite()
+    norms = squared_norms.clamp_min(1e-24).sqrt()
+    return (clip / norms).clamp_max(1.0).where(usable, 0.0)
+
+
+def check_losses(losses: Tensor, rows: int) -> None:
+    """Refuse a loss that is not one number per record.
+
+    Raises:
+        UserError: the loss was averaged or summed over the batch.
+    """
+    if losses.shape != (rows,):
+        raise UserError(
+            f"The loss must return one value per record, shape [{rows}], not "
+            f"{list(losses.shape)}: remove the average over the batch."
+        )
+
+
+def check_no_cross_example_layers(model: nn.Module) -> None:
+    """Refuse layers through which one record changes another's gradient.
+
+    Raises:
+        UserError: names the layer.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise UserError(
+                f"Layer {name!r} is a {type(module).__name__}, which mixes records of a batch; "
+                "use GroupNorm or LayerNorm for training with differential privacy."
+            )

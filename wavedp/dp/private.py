@@ -1,0 +1,88 @@
+"""The sealed handle on private records.
+
+A method gets a :class:`PrivateRecords` and can do two things with it: hand it to the trainer
+together with a per-example loss, or ``map`` a frozen per-record function over it, which gives
+another sealed handle. There is no indexing, no iteration, no length and no pickling, so that
+a method cannot look at private data by accident. It prevents mistakes, not malice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from wavedp.dp.errors import UserError
+
+Columns = Mapping[str, Any]
+
+
+class PrivateRecords:
+    """Private records, sealed.
+
+    Args:
+        columns: name to a tensor, array or list with one entry per record.
+        name: name and version of the data set, public.
+        records: N, the declared number of records: a public constant from the config.
+            The true number may differ by the record that a neighbouring data set adds
+            or lacks, and is never shown.
+    """
+
+    __slots__ = ("__columns", "name", "records")
+
+    def __init__(self, columns: Columns, *, name: str, records: int) -> None:
+        sizes = {len(values) for values in columns.values()}
+        if len(sizes) != 1:
+            raise ValueError("every column needs one entry per record")
+        self.__columns = dict(columns)
+        self.name = name
+        self.records = records
+
+    def map(
+        self, function: Callable[[Columns], Mapping[str, Tensor]], chunk: int = 512
+    ) -> PrivateRecords:
+        """Apply a frozen, public, per-record function and seal the result.
+
+        Args:
+            function: from columns of up to ``chunk`` records to tensors with one row per
+                record. It must treat every record on its own (so no batch statistics) and
+                must not learn: it runs without gradients.
+            chunk: how many records at a time; the result must not depend on it.
+        """
+        size = _size(self.__columns)
+        parts: list[Mapping[str, Tensor]] = []
+        with torch.no_grad():
+            for start in range(0, size, chunk):
+                rows = {k: v[start : start + chunk] for k, v in self.__columns.items()}
+                parts.append(function(rows))
+        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        if _size(joined) != size:
+            raise UserError("A mapped function must return one row per record.")
+        return PrivateRecords(joined, name=self.name, records=self.records)
+
+    def __repr__(self) -> str:
+        return f"PrivateRecords(name={self.name!r}, records={self.records})"
+
+    def _sealed(self, *_: object) -> NoReturn:
+        raise TypeError(
+            "Private records cannot be read by a method: hand them to Trainer.fit with a "
+            "per-example loss, or map a frozen per-record function over them."
+        )
+
+    __getitem__ = __iter__ = __len__ = __contains__ = _sealed
+    __reduce_ex__ = __copy__ = __deepcopy__ = _sealed
+
+
+def _size(columns: Columns) -> int:
+    return len(next(iter(columns.values())))
+
+
+def open_columns(private: PrivateRecords) -> Columns:
+    """The columns behind the seal: for the core and for mechanisms that charge the ledger.
+
+    Nothing outside ``wavedp.dp`` may import this; ``tests/test_house.py`` checks it.
+    """
+    columns: Columns = private._PrivateRecords__columns  # type: ignore[attr-defined]
+    return columns

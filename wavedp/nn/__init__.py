@@ -1,0 +1,1 @@
+"""Network parts that methods share. Needs torch and numpy only."""

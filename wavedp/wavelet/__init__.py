@@ -1,0 +1,1 @@
+"""DP-Wavelet (arXiv 2602.23262): private coarse stage, public upsampling stage."""
