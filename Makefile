@@ -4,6 +4,13 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 SUITE ?= quick
 
+# glibc gives large buffers back to the system after every step and faults them in again:
+# keeping them makes training on a CPU about a quarter faster.
+export MALLOC_ARENA_MAX = 1
+export MALLOC_MMAP_THRESHOLD_ = 1073741824
+export MALLOC_TRIM_THRESHOLD_ = 4294967296
+export MALLOC_TOP_PAD_ = 268435456
+
 .PHONY: bench test test-slow install report checkpoints throughput clean
 
 bench: $(VENV)/.ready  ## install, run a suite (SUITE=quick), print the table, say where the report is

@@ -54,8 +54,8 @@ class DPFullFinetune(nn.Module):
     @torch.no_grad()
     def generate(self, captions: Sequence[str], seed: int) -> Iterator[Tensor]:
         """Draw all scales from the prior and decode them."""
-        for ids in self._training.sample(self.prior, captions, self.tokenizer.scales, seed):
-            yield to_uint8(self.tokenizer.decode(ids))
+        for tokens in self._training.sample(self.prior, captions, self.tokenizer.scales, seed):
+            yield to_uint8(self.tokenizer.decode(tokens))
 
     @torch.no_grad()
     def oracle(self, images: Tensor) -> Tensor:

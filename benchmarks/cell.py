@@ -16,13 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from PIL import Image
 from torch import Tensor
 
 import wavedp
 from benchmarks import hardware
-from benchmarks.config import Cell, load_choice, plain
+from benchmarks.config import Cell, load_choice, make, plain
 from benchmarks.console import console, track
 from benchmarks.evaluation import Evaluation, make_evaluation
 from benchmarks.metrics import Metric
@@ -53,7 +52,7 @@ class Scorer:
     def make(cls, dataset: Dataset, names: list[str], samples: int) -> Scorer:
         """Take reference statistics and score the held-out real images."""
         evaluation = make_evaluation(dataset, samples)
-        scorer = cls(evaluation, {n: instantiate(load_choice("metric", n)) for n in names})
+        scorer = cls(evaluation, {n: make(load_choice("metric", n)) for n in names})
         held = evaluation.held_out
         for metric in scorer.metrics.values():
             metric.prepare(evaluation.reference)
@@ -121,7 +120,7 @@ def make_generator(cell: Cell) -> ImageGenerator:
         UserError: weights are missing or do not fit, or the resolution differs from the data's.
     """
     method = cell.config.method
-    generator: ImageGenerator = instantiate(method.generator)
+    generator: ImageGenerator = make(method.generator)
     if generator.resolution != cell.config.dataset.resolution:
         raise UserError(
             f"Method {method.name} makes images of {generator.resolution} px and dataset "
@@ -212,7 +211,7 @@ def failed_record(cell: Cell, dataset: Dataset, reason: str) -> Record:
 def seed_everything(seed: int) -> None:
     """Seeds of initialisation, captions and sampling; DP noise and Poisson draws have their own."""
     random.seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - for libraries that still use it
     torch.manual_seed(seed)
 
 
@@ -235,7 +234,7 @@ def _finetune(
         ema_decay=settings.ema_decay,
         noise_seed=seeds.noise_seed,
         sampling_seed=seeds.sampling_seed,
-        progress=lambda steps, label: track(steps, label),  # type: ignore[arg-type]
+        progress=lambda steps, label: track(steps, label),
     )
     generator.finetune(dataset.private(), trainer)
     return trainer
@@ -256,12 +255,10 @@ def _samples(
 
 def _privacy(cell: Cell, dataset: Dataset, trainer: Trainer | None) -> Privacy:
     seeds = cell.config.privacy
-    public = {"epsilon_target": cell.epsilon, "records": dataset.private_records}
+    public: dict[str, Any] = {"epsilon_target": cell.epsilon, "records": dataset.private_records}
     if trainer is None:
         spent = 0.0 if cell.row == "pretrained" else None
-        return Privacy(
-            **public, epsilon_spent=spent, delta=None, relation=None, accountant=None
-        )
+        return Privacy(**public, epsilon_spent=spent, delta=None, relation=None, accountant=None)
     assert trainer.ledger is not None
     plan, spent_now = trainer.plan, trainer.spent()
     private = isinstance(plan, DPPlan)

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra
-from hydra.errors import HydraException, MissingConfigException
+import hydra.utils
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -85,8 +85,28 @@ def compose(overrides: Sequence[str]) -> DictConfig:
         raise UserError(_unknown_choice(error, overrides)) from error
     except (HydraException, OmegaConfBaseException) as error:
         first = str(error).strip().splitlines()[0]
-        raise UserError(f"The configuration cannot be read: {first}{_nearest_key(first)}") from error
+        raise UserError(
+            f"The configuration cannot be read: {first}{_nearest_key(first)}"
+        ) from error
     return config
+
+
+def make(config: DictConfig) -> Any:
+    """Instantiate what a config's ``_target_`` names.
+
+    Raises:
+        UserError: as the constructor raised it, or the arguments do not fit.
+    """
+    try:
+        return hydra.utils.instantiate(config)
+    except InstantiationException as error:
+        cause = error.__cause__
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__
+        if cause is not None:
+            raise cause from error
+        detail = " ".join(str(error).split())[:300]
+        raise UserError(f"{config.get('_target_')} cannot be made: {detail}") from error
 
 
 def load_choice(group: str, name: str) -> DictConfig:
@@ -138,4 +158,9 @@ def _epsilons(config: DictConfig, row: str) -> list[float | None]:
         value = config.privacy.epsilon
         values = list(value) if OmegaConf.is_list(value) else [value]
         return [float(v) for v in values]
-    return {"pretrained": [0.0], "non_private": [math.inf], "oracle": [None]}[row]
+    fixed: dict[str, list[float | None]] = {
+        "pretrained": [0.0],
+        "non_private": [math.inf],
+        "oracle": [None],
+    }
+    return fixed[row]

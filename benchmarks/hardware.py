@@ -24,7 +24,9 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError("hardware.device=cuda, but torch sees no GPU here; use hardware.device=cpu.")
+        raise UserError(
+            "hardware.device=cuda, but torch sees no GPU here; use hardware.device=cpu."
+        )
     return torch.device(name)
 
 

@@ -10,11 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 
 from benchmarks import hardware
 from benchmarks.cell import code_revision, seed_everything
-from benchmarks.config import compose, plain
+from benchmarks.config import compose, make, plain
 from benchmarks.console import console, run_command, track
 from benchmarks.weights import load_parts, path_of, save_part
 from wavedp.data.schema import PublicDataset
@@ -30,7 +29,7 @@ def main(overrides: list[str]) -> int:
     config = compose(overrides)
     method = config.method
     device = hardware.pick_device(config.hardware.device)
-    generator: Any = instantiate(method.generator).to(device)
+    generator: Any = make(method.generator).to(device)
     for name in stages:
         if name not in generator.stages:
             raise UserError(
@@ -49,7 +48,7 @@ def main(overrides: list[str]) -> int:
 
 def _make(stage: str, generator: Any, config: Any, device: torch.device) -> None:
     settings = config.method.pretraining[stage]
-    public: PublicDataset = instantiate(config.method.public)
+    public: PublicDataset = make(config.method.public)
     with console.status(f"{stage}: drawing or decoding {settings.records} public images"):
         records = public.records(0, settings.records)
     seed_everything(config.seed)
@@ -59,7 +58,7 @@ def _make(stage: str, generator: Any, config: Any, device: torch.device) -> None
         micro_batch=settings.batch,
         sampling_seed=config.seed,
         ema_decay=settings.ema_decay,
-        progress=lambda steps, label: track(steps, label),  # type: ignore[arg-type]
+        progress=lambda steps, label: track(steps, label),
     )
     generator.pretrain(stage, records, trainer)
     made = {

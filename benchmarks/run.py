@@ -13,7 +13,6 @@ import traceback
 from pathlib import Path
 
 import torch
-from hydra.utils import instantiate
 
 from benchmarks import hardware
 from benchmarks.cell import (
@@ -25,7 +24,7 @@ from benchmarks.cell import (
     run_cell,
     save_strip,
 )
-from benchmarks.config import Cell, cells, load_choice
+from benchmarks.config import Cell, cells, load_choice, make
 from benchmarks.console import console, run_command
 from benchmarks.record import load, save
 from benchmarks.report import make_report
@@ -69,7 +68,7 @@ def check(grid: list[Cell]) -> dict[str, Dataset]:
         load_choice("metric", name)
     for cell in grid:
         if cell.config.dataset.name not in datasets:
-            dataset: Dataset = instantiate(cell.config.dataset)
+            dataset: Dataset = make(cell.config.dataset)
             images_mb = (
                 dataset.private_records * dataset.resolution**2 * 3 / 2**20 if dataset else 0
             )

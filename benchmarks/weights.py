@@ -56,7 +56,7 @@ def load_parts(module: nn.Module, weights: Mapping[str, str]) -> None:
         try:
             state = load_file(path_of(name))
             module.get_submodule(part).load_state_dict(state)
-        except (RuntimeError, SafetensorError, AttributeError) as error:
+        except (RuntimeError, SafetensorError, AttributeError, OSError) as error:
             detail = " ".join(str(error).split())[:300]
             raise UserError(
                 f"The public checkpoint {name} does not fit the part {part!r}: {detail}"

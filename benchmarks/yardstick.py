@@ -32,7 +32,7 @@ from wavedp.dp.plan import NonPrivatePlan
 from wavedp.dp.trainer import Trainer
 from wavedp.nn.schedule import cosine
 
-RECORDS, STEPS, BATCH, SEED, RATE = 60_000, 3000, 256, 0, 2e-3
+RECORDS, STEPS, BATCH, SEED, RATE = 60_000, 2000, 256, 0, 2e-3
 
 
 def train() -> None:
@@ -43,7 +43,9 @@ def train() -> None:
     seed_everything(SEED)
     yardstick = Yardstick()
     flat = [caption for own in records.captions for caption in own]
-    texts = torch.cat([yardstick.encode(flat[i : i + 5000]).half() for i in range(0, len(flat), 5000)])
+    texts = torch.cat(
+        [yardstick.encode(flat[i : i + 5000]).half() for i in range(0, len(flat), 5000)]
+    )
     columns = {
         "images": torch.from_numpy(np.array(records.images)),
         "text": texts.view(len(records), -1, texts.shape[1]),
@@ -53,7 +55,7 @@ def train() -> None:
         micro_batch=BATCH,
         sampling_seed=SEED,
         ema_decay=0.998,
-        progress=lambda steps, label: track(steps, label),  # type: ignore[arg-type]
+        progress=lambda steps, label: track(steps, label),
     )
     optimizer = torch.optim.AdamW(yardstick.parameters(), lr=RATE, weight_decay=0.05)
     trainer.fit(yardstick, contrastive_loss, columns, optimizer, cosine(), "training the yardstick")

@@ -32,9 +32,10 @@ class ImageTower(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         sizes = [3, width, 2 * width, 3 * width, 4 * width]
+        strides = [2, 2, 1, 2]
         self.layers = nn.ModuleList(
-            nn.Conv2d(a, b, 3, stride=1 if index == 0 else 2, padding=1)
-            for index, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False))
+            nn.Conv2d(a, b, 3, stride=stride, padding=1)
+            for a, b, stride in zip(sizes, sizes[1:], strides, strict=False)
         )
         self.norms = nn.ModuleList(nn.GroupNorm(8, size) for size in sizes[1:])
         self.last = nn.Conv2d(sizes[-1], sizes[-1], 3, padding=1)
@@ -59,9 +60,7 @@ class Yardstick(nn.Module):
         super().__init__()
         self.images = ImageTower(width)
         self.image_head = nn.Linear(4 * width, common)
-        self.text = nn.Sequential(
-            nn.Linear(text_width, 128), nn.GELU(), nn.Linear(128, common)
-        )
+        self.text = nn.Sequential(nn.Linear(text_width, 128), nn.GELU(), nn.Linear(128, common))
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
         self._encoder = HashedText(slots=1, width=text_width)
 

@@ -24,7 +24,7 @@ PRIVATE: list[Any] = [ToyFaces, ToyScenes]
 PUBLIC: list[Any] = [ToyWorld, ToyAtlas]
 
 
-@pytest.fixture(params=ALL, ids=lambda c: c.name)
+@pytest.fixture(params=ALL, ids=lambda c: c.domain)
 def toy(request: pytest.FixtureRequest, tmp_path: Path) -> ToySet:
     made: ToySet = request.param(cache_dir=str(tmp_path))
     return made

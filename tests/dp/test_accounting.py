@@ -26,9 +26,7 @@ def test_reference_table_rdp(epsilon, sigma):
 
 
 @settings(max_examples=15, deadline=None)
-@given(
-    q=st.floats(0.005, 1.0), sigma=st.floats(0.8, 8.0), steps=st.integers(1, 200)
-)
+@given(q=st.floats(0.005, 1.0), sigma=st.floats(0.8, 8.0), steps=st.integers(1, 200))
 def test_agrees_with_dp_accounting_called_directly(q, sigma, steps):
     direct = PLDAccountant(value_discretization_interval=1e-4)
     gaussian = dp_accounting.GaussianDpEvent(sigma)
@@ -51,9 +49,7 @@ def test_nothing_costs_nothing_and_no_noise_costs_everything():
 
 
 @settings(max_examples=10, deadline=None)
-@given(
-    epsilon=st.floats(0.3, 12), batch=st.integers(1, 4000), steps=st.integers(1, 300)
-)
+@given(epsilon=st.floats(0.3, 12), batch=st.integers(1, 4000), steps=st.integers(1, 300))
 def test_a_calibrated_plan_meets_its_target_and_wastes_little(epsilon, batch, steps):
     plan = DPPlan.calibrate(
         epsilon=epsilon, delta=1e-5, records=4000, expected_batch=batch, steps=steps
@@ -81,7 +77,7 @@ def test_a_calibrated_plan_meets_its_target_and_wastes_little(epsilon, batch, st
     ],
 )
 def test_bad_plans_are_refused_by_name(change, named):
-    good = dict(epsilon=1, delta=1e-5, records=4000, expected_batch=256, steps=10, clip=1.0)
+    good = {"epsilon": 1, "delta": 1e-5, "records": 4000, "expected_batch": 256, "steps": 10}
     with pytest.raises(UserError, match=named):
         DPPlan.calibrate(**(good | change))
 

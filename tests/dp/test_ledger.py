@@ -1,5 +1,6 @@
 """The ledger survives, refuses, and never shows less than was spent."""
 
+import contextlib
 import json
 import math
 import os
@@ -30,9 +31,11 @@ def test_refuses_the_query_that_would_pass_the_target(tmp_path):
     for _ in range(20):
         ledger.charge(EVENT, "step")
     before = ledger.path.read_bytes()
-    with pytest.raises(UserError, match="past the target"):
-        for _ in range(5):  # the calibration leaves a little room
+    for _ in range(2):  # the calibration leaves a little room, never for two
+        with contextlib.suppress(UserError):
             ledger.charge(EVENT, "step")
+    with pytest.raises(UserError, match="past the target"):
+        ledger.charge(EVENT, "step")
     assert ledger.spent().epsilon <= 1.0
     assert ledger.path.read_bytes().startswith(before)
 

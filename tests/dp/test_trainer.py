@@ -48,9 +48,7 @@ def test_every_step_is_charged_before_release_and_scored(tmp_path):
 
 
 def test_seeds_make_a_run_reproducible_and_micro_batches_do_not_matter(tmp_path):
-    weights = [
-        train(tmp_path, plan(), micro_batch=size)[0].weight.detach() for size in (4, 64, 64)
-    ]
+    weights = [train(tmp_path, plan(), micro_batch=size)[0].weight.detach() for size in (4, 64, 64)]
     torch.testing.assert_close(weights[0], weights[1])
     assert torch.equal(weights[1], weights[2])
 
@@ -133,8 +131,8 @@ def test_wrong_use_is_refused(tmp_path):
         Trainer(plan()).fit(model, squared, sealed, sgd)
     with pytest.raises(UserError, match="PrivateRecords"):
         Trainer(plan()).fit(model, squared, data, sgd)
+    poor = Ledger(tmp_path / "p.jsonl", Budget(1.0, 1e-5))
     with pytest.raises(UserError, match="larger than the ledger"):
-        poor = Ledger(tmp_path / "p.jsonl", Budget(1.0, 1e-5))
         Trainer(plan(), ledger=poor).fit(model, squared, sealed, sgd)
     half = torch.optim.SGD([model.weight], lr=0.1)
     with pytest.raises(UserError, match="bias"):

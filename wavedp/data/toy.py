@@ -28,15 +28,25 @@ class ToySet:
         resolution: 32 or 64 pixels.
         seed: another seed gives another set of the same law.
         cache_dir: where drawn pictures are kept.
+        name: what results call it; by default its domain.
     """
 
-    name: str
+    domain: str
+    """Names the random streams: two sets never share one."""
     version = "1"
     captions_per_record = 5
     chunk = 128
     """How many pictures to draw at a time at 32 px: more where few of them share a shape."""
 
-    def __init__(self, *, resolution: int = 32, seed: int, cache_dir: str = ".cache") -> None:
+    def __init__(
+        self,
+        *,
+        resolution: int = 32,
+        seed: int,
+        cache_dir: str = ".cache",
+        name: str | None = None,
+    ) -> None:
+        self.name = name or self.domain
         self.resolution = resolution
         self.seed = seed
         self._cache = Path(cache_dir) / "toy"
@@ -67,7 +77,7 @@ class ToySet:
 
     def draws(self, indices: Sequence[int] | Array) -> Draws:
         """This set's randomness for some records."""
-        return Draws(self.seed, self.name, indices)
+        return Draws(self.seed, self.domain, indices)
 
     def draw(self, indices: Sequence[int] | Array) -> Array:
         """Pictures, uint8 ``[n, 3, resolution, resolution]``, without the cache."""
@@ -96,7 +106,7 @@ class ToySet:
         return Records(self._stored(indices), LazyCaptions(self, indices), self.name)
 
     def _stored(self, indices: range) -> Array:
-        label = f"{self.name}-{self.version}-{self.resolution}px-seed{self.seed}"
+        label = f"{self.domain}-{self.version}-{self.resolution}px-seed{self.seed}"
         path = self._cache / f"{label}-{indices.start}-{indices.stop}.npy"
         if not path.exists():
             self._store(path, indices)
@@ -164,8 +174,9 @@ class PrivateToySet(ToySet):
         seed: int = 1,
         evaluation_records: int = 6000,
         cache_dir: str = ".cache",
+        name: str | None = None,
     ) -> None:
-        super().__init__(resolution=resolution, seed=seed, cache_dir=cache_dir)
+        super().__init__(resolution=resolution, seed=seed, cache_dir=cache_dir, name=name)
         self.private_records = private_records
         self.evaluation_records = evaluation_records
 

@@ -25,11 +25,11 @@ def _uniform(draws: Draws, name: str, count: int) -> Array:
 
 
 class _AtlasWorld(ToyWorld):
-    name = "toyatlas/world"
+    domain = "toyatlas/world"
 
 
 class _AtlasFaces(ToyFaces):
-    name = "toyatlas/faces"
+    domain = "toyatlas/faces"
 
     def attributes(
         self, indices: Sequence[int] | Array, law: toyfaces.FaceLaw | None = None
@@ -54,7 +54,7 @@ class _AtlasFaces(ToyFaces):
 
 
 class _AtlasScenes(ToyScenes):
-    name = "toyatlas/scenes"
+    domain = "toyatlas/scenes"
 
     def attributes(self, indices: Sequence[int] | Array) -> Attributes:
         draws = self.draws(indices)
@@ -89,7 +89,7 @@ def _vary(draws: Draws, name: str, colour: Array) -> Array:
 class ToyAtlas(ToySet):
     """The mixture: arrangements, faces and scenes."""
 
-    name = "toyatlas"
+    domain = "toyatlas"
     captions_per_record = 5
     chunk = 2048
 

@@ -387,7 +387,7 @@ def _hat(canvas: Canvas, look: Attributes) -> None:
 class ToyFaces(PrivateToySet):
     """The toy counterpart of MM-CelebA-HQ: ten captions for each portrait."""
 
-    name = "toyfaces"
+    domain = "toyfaces"
     captions_per_record = 10
 
     def attributes(self, indices: Sequence[int] | Array, law: FaceLaw | None = None) -> Attributes:

@@ -407,7 +407,7 @@ _WIDE = {KINDS.index(name) for name in ("car", "dog", "fence", "cloud", "duck")}
 class ToyScenes(PrivateToySet):
     """The toy counterpart of MS-COCO: five captions for each scene."""
 
-    name = "toyscenes"
+    domain = "toyscenes"
     captions_per_record = 5
     chunk = 1024
 

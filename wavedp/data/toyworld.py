@@ -311,7 +311,7 @@ _NESTS = [name not in ("ring", "cross", "arc", "line") for name in KINDS]
 class ToyWorld(ToySet):
     """The toy counterpart of a public photo collection, for pretraining."""
 
-    name = "toyworld"
+    domain = "toyworld"
     captions_per_record = 5
     chunk = 2048
 

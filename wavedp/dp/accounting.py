@@ -44,11 +44,15 @@ class Budget:
 
     def __post_init__(self) -> None:
         if not self.epsilon >= 0:
-            raise UserError(f"epsilon must be positive, got {self.epsilon}; use inf for no privacy.")
+            raise UserError(
+                f"epsilon must be positive, got {self.epsilon}; use inf for no privacy."
+            )
         if not 0 < self.delta < 1:
             raise UserError(f"delta must lie between 0 and 1, got {self.delta}; 1e-5 is usual.")
         if self.relation != RELATION:
-            raise UserError(f"neighbouring relation {self.relation!r} is not known; use {RELATION}.")
+            raise UserError(
+                f"neighbouring relation {self.relation!r} is not known; use {RELATION}."
+            )
         if self.accountant not in ACCOUNTANTS:
             known = ", ".join(sorted(ACCOUNTANTS))
             raise UserError(f"accountant {self.accountant!r} is not known; choose one of: {known}.")
@@ -133,9 +137,7 @@ def epsilon_of(
 
 
 @lru_cache(maxsize=128)
-def calibrate(
-    budget: Budget, sampling_probability: float, steps: int
-) -> float:
+def calibrate(budget: Budget, sampling_probability: float, steps: int) -> float:
     """The smallest noise multiplier for which ``steps`` Poisson-sampled queries fit ``budget``.
 
     Searched on the coarse grid and re-scored on the fine one, so the returned sigma

@@ -165,9 +165,7 @@ class _Average:
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
         self._parameters, self._decay, self._weight = parameters, decay, 0.0
-        self._sums = (
-            {name: torch.zeros_like(p) for name, p in parameters.items()} if decay else {}
-        )
+        self._sums = {name: torch.zeros_like(p) for name, p in parameters.items()} if decay else {}
 
     def update(self) -> None:
         self._weight = self._decay * self._weight + (1 - self._decay)
@@ -179,9 +177,7 @@ class _Average:
             self._parameters[name].data.copy_(total / self._weight)
 
 
-def _check_optimizer(
-    model: nn.Module, optimizer: torch.optim.Optimizer
-) -> dict[str, nn.Parameter]:
+def _check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, nn.Parameter]:
     parameters = trainable(model)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     missing = [name for name, p in parameters.items() if id(p) not in held]

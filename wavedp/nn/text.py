@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -40,7 +41,7 @@ class HashedText:
 
     def _encode(self, caption: str) -> np.ndarray:
         words = _WORD.findall(caption.lower())
-        pairs = [f"{a} {b}" for a, b in zip(words, words[1:], strict=False)]
+        pairs = [f"{a} {b}" for a, b in itertools.pairwise(words)]
         if not words:
             return np.zeros(self.slots * self.width, dtype=np.float32)
         total = np.sum([_feature(f, self.slots * self.width) for f in words + pairs], axis=0)

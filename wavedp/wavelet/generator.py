@@ -91,8 +91,8 @@ class DPWavelet(nn.Module):
     @torch.no_grad()
     def generate(self, captions: Sequence[str], seed: int) -> Iterator[Tensor]:
         """Draw the low band from the prior, then upsample it."""
-        for ids in self._training.sample(self.prior, captions, self.private_scales, seed):
-            yield to_uint8(self.upsampler(self.tokenizer.decode(ids)))
+        for tokens in self._training.sample(self.prior, captions, self.private_scales, seed):
+            yield to_uint8(self.upsampler(self.tokenizer.decode(tokens)))
 
     @torch.no_grad()
     def oracle(self, images: Tensor) -> Tensor:

@@ -1,9 +1,13 @@
 """The autoregressive prior over spectral tokens (AR-SIT): coarse to fine, text-conditional.
 
-A decoder-only transformer over ``[text prefix][scale 0][scale 1]...`` that predicts the next
-token; each scale has its own ids, and its own output layer. Because scales come coarse to
-fine, a model of the first s scales is the same network stopped early, which is what lets
-DP-Wavelet finetune the low band only.
+A decoder-only transformer over ``[text prefix][scale 0][scale 1]...``. Its hidden state at a
+position predicts the next token; the C codes of a token are predicted one after the other by
+a small head that sees the codes before (as the depth transformer of RQ-Transformer, Lee et
+al., arXiv 2203.01941, in its least form). Because scales come coarse to fine, a model of the
+first s scales is the same network stopped early, which is what lets DP-Wavelet finetune the
+low band only.
+
+Shapes: b rows, t tokens, C codes per token, K codebook entries, d width.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ class SpectralPrior(nn.Module):
     """p(tokens | text), one transformer over all scales.
 
     Args:
-        scales, tokens_per_scale, codebook_size: as in the tokenizer.
+        scales, tokens_per_scale, codes, codebook_size: as in the tokenizer.
         text_slots, text_width: shape of an encoded caption.
         width, depth, heads: of the transformer.
     """
@@ -40,44 +44,64 @@ class SpectralPrior(nn.Module):
         self,
         scales: int = 3,
         tokens_per_scale: int = 16,
+        codes: int = 4,
         codebook_size: int = 512,
         text_slots: int = 4,
         text_width: int = 96,
         width: int = 128,
-        depth: int = 4,
+        depth: int = 3,
         heads: int = 4,
     ) -> None:
         super().__init__()
-        self.tokens_per_scale, self.codebook_size = tokens_per_scale, codebook_size
+        self.tokens_per_scale = tokens_per_scale
+        self.codes, self.codebook_size = codes, codebook_size
         self.text = nn.Linear(text_width, width)
-        self.tokens = nn.Embedding(scales * codebook_size, width)
+        self.embedding = nn.Embedding(scales * codes * codebook_size, width)
         self.transformer = Transformer(width, depth, heads, text_slots + scales * tokens_per_scale)
-        self.heads = nn.ModuleList(nn.Linear(width, codebook_size) for _ in range(scales))
-        nn.init.normal_(self.tokens.weight, std=0.02)
-
-    def _embed(self, ids: Tensor, start: int = 0) -> Tensor:
-        """Ids that begin at position ``start`` of the image tokens, to ``[b, t, d]``."""
-        position = torch.arange(start, start + ids.shape[1], device=ids.device)
-        return torch.as_tensor(
-            self.tokens(ids + position // self.tokens_per_scale * self.codebook_size)
+        self.code_norm = nn.LayerNorm(width)
+        self.code_hidden = nn.Linear(width, width)
+        self.outputs = nn.ModuleList(
+            nn.Linear(width, codebook_size) for _ in range(scales * codes)
         )
+        nn.init.normal_(self.embedding.weight, std=0.02)
 
     def freeze_above(self, scales: int) -> None:
         """Freeze the output layers of scales that are not trained, so they add no noise."""
-        for scale, head in enumerate(self.heads):
-            head.requires_grad_(scale < scales)
+        for index, output in enumerate(self.outputs):
+            output.requires_grad_(index < scales * self.codes)
 
-    def forward(self, ids: Tensor, text: Tensor) -> Tensor:
-        """Logits ``[b, t, K]`` for every token of ``ids [b, t]`` from those before it.
+    def _embed(self, tokens: Tensor, start: int = 0) -> Tensor:
+        """``[b, t, C]`` from position ``start`` on to ``[b, t, C, d]``; each code has its table."""
+        position = torch.arange(start, start + tokens.shape[1], device=tokens.device)
+        scale = (position // self.tokens_per_scale).view(-1, 1)
+        code = torch.arange(self.codes, device=tokens.device)
+        table = (scale * self.codes + code) * self.codebook_size
+        return torch.as_tensor(self.embedding(tokens + table))
+
+    def _logits(self, hidden: Tensor, before: Tensor, scale: int, code: int) -> Tensor:
+        """One code from the hidden state and the sum of its token's earlier codes, ``[..., K]``."""
+        x = self.code_norm(hidden + before)
+        x = x + F.gelu(self.code_hidden(x), approximate="tanh")
+        return torch.as_tensor(self.outputs[scale * self.codes + code](x))
+
+    def forward(self, tokens: Tensor, text: Tensor) -> Tensor:
+        """Logits ``[b, t, C, K]`` of every code given all tokens and codes before it.
 
         Args:
-            ids: int64, the first t tokens, whole scales.
+            tokens: int64 ``[b, t, C]``, whole scales from the first on.
             text: ``[b, slots, text_width]``, zeros for no text.
         """
-        x = torch.cat([self.text(text), self._embed(ids[:, :-1])], dim=1)
+        embedded = self._embed(tokens)
+        x = torch.cat([self.text(text), embedded[:, :-1].sum(2)], dim=1)
         hidden = self.transformer(x)[:, text.shape[1] - 1 :]
-        parts = hidden.split(self.tokens_per_scale, dim=1)
-        return torch.cat([head(h) for head, h in zip(self.heads, parts, strict=False)], dim=1)
+        before = embedded.cumsum(2) - embedded
+        result = []
+        for scale, rows in enumerate(hidden.split(self.tokens_per_scale, dim=1)):
+            first = scale * self.tokens_per_scale
+            earlier = before[:, first : first + rows.shape[1]]
+            codes = [self._logits(rows, earlier[:, :, c], scale, c) for c in range(self.codes)]
+            result.append(torch.stack(codes, dim=2))
+        return torch.cat(result, dim=1)
 
     @torch.no_grad()
     def sample(
@@ -91,61 +115,85 @@ class SpectralPrior(nn.Module):
         top_k: int = 0,
         given: Tensor | None = None,
     ) -> Tensor:
-        """Draw ids ``[b, scales * N]`` for encoded captions ``[b, slots, text_width]``.
+        """Draw tokens ``[b, scales N, C]`` for encoded captions ``[b, slots, text_width]``.
 
         Args:
             guidance: classifier-free guidance; 1 is none, and costs half.
-            temperature: divides the logits; 0 takes the most likely token.
-            top_k: keep only the k most likely tokens; 0 keeps all.
-            given: ids to continue, ``[b, t]``.
+            temperature: divides the logits; 0 takes the most likely code.
+            top_k: keep only the k most likely codes; 0 keeps all.
+            given: tokens to continue, ``[b, t, C]``.
         """
+        draw = Draw(generator, guidance, temperature, top_k)
         rows = len(text)
-        if guidance != 1.0:
+        copies = 1 if guidance == 1.0 else 2
+        if copies == 2:
             text = torch.cat([text, torch.zeros_like(text)])
         cache = self.transformer.cache(len(text), text.device)
         x = self.text(text)
-        start = 0 if given is None else given.shape[1]
-        ids = torch.empty(rows, scales * self.tokens_per_scale, dtype=torch.int64, device=x.device)
+        shape = (rows, scales * self.tokens_per_scale, self.codes)
+        tokens = torch.zeros(shape, dtype=torch.int64, device=x.device)
+        start = 0
         if given is not None:
-            ids[:, :start] = given
-            embedded = self._embed(given)
-            x = torch.cat([x, embedded.repeat(len(text) // rows, 1, 1)], dim=1)
-        for position in range(start, ids.shape[1]):
+            start = given.shape[1]
+            tokens[:, :start] = given
+            x = torch.cat([x, self._embed(given).sum(2).repeat(copies, 1, 1)], dim=1)
+        for position in range(start, shape[1]):
             hidden = self.transformer(x, cache)[:, -1]
-            logits = self.heads[position // self.tokens_per_scale](hidden)
-            if guidance != 1.0:
-                with_text, without = logits.chunk(2)
-                logits = without + guidance * (with_text - without)
-            ids[:, position] = _draw(logits, generator, temperature, top_k)
-            x = self._embed(ids[:, position : position + 1], position)
-            x = x.repeat(len(text) // rows, 1, 1)
-        return ids
+            x = self._sample_token(hidden, tokens, position, copies, draw)
+        return tokens
+
+    def _sample_token(
+        self, hidden: Tensor, tokens: Tensor, position: int, copies: int, draw: Draw
+    ) -> Tensor:
+        """Draw the codes of one token into ``tokens``; returns its embedding ``[b, 1, d]``."""
+        before = torch.zeros_like(hidden)
+        scale = position // self.tokens_per_scale
+        for code in range(self.codes):
+            logits = self._logits(hidden, before, scale, code)
+            tokens[:, position, code] = draw(logits)
+            embedded = self._embed(tokens[:, position : position + 1], position)
+            before = before + embedded[:, 0, code].repeat(copies, 1)
+        return before.unsqueeze(1)
 
 
-def _draw(logits: Tensor, generator: torch.Generator, temperature: float, top_k: int) -> Tensor:
-    if temperature == 0:
-        return logits.argmax(-1)
-    if top_k:
-        threshold = logits.topk(top_k).values[:, -1:]
-        logits = logits.masked_fill(logits < threshold, -torch.inf)
-    probabilities = (logits / temperature).softmax(-1)
-    return torch.multinomial(probabilities, 1, generator=generator).squeeze(1)
+@dataclass(frozen=True)
+class Draw:
+    """One draw from logits ``[b, K]``, or ``[2 b, K]`` with guidance; see `SpectralPrior.sample`."""
+
+    generator: torch.Generator
+    guidance: float
+    temperature: float
+    top_k: int
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Indices ``[b]``."""
+        if self.guidance != 1.0:
+            with_text, without = logits.chunk(2)
+            logits = without + self.guidance * (with_text - without)
+        if self.temperature == 0:
+            return logits.argmax(-1)
+        if self.top_k:
+            threshold = logits.topk(self.top_k).values[:, -1:]
+            logits = logits.masked_fill(logits < threshold, -torch.inf)
+        probabilities = (logits / self.temperature).softmax(-1)
+        return torch.multinomial(probabilities, 1, generator=self.generator).squeeze(1)
 
 
 def next_token_loss(condition_dropout: float) -> Callable[[nn.Module, Batch], Tensor]:
-    """Mean cross-entropy of a record's tokens given one of its captions, ``[b]``.
+    """Mean cross-entropy of a record's codes given one of its captions, ``[b]``.
 
-    Batches have ``ids`` ``[b, t]`` and ``text`` ``[b, captions, slots, width]``; one caption
+    Batches have ``tokens`` ``[b, t, C]`` and ``text`` ``[b, captions, slots, width]``; one caption
     per record is drawn, and dropped with the given probability for guidance.
     """
 
     def loss(prior: nn.Module, batch: Batch) -> Tensor:
-        ids, texts = batch["ids"], batch["text"]
-        rows = torch.arange(len(ids), device=ids.device)
-        choice = torch.randint(texts.shape[1], (len(ids),), device=ids.device)
-        keep = torch.rand(len(ids), 1, 1, device=ids.device) >= condition_dropout
-        logits = prior(ids, texts[rows, choice].float() * keep)
-        return F.cross_entropy(logits.mT, ids, reduction="none").mean(1)
+        tokens, texts = batch["tokens"].long(), batch["text"]
+        rows = torch.arange(len(tokens), device=tokens.device)
+        choice = torch.randint(texts.shape[1], (len(tokens),), device=tokens.device)
+        keep = torch.rand(len(tokens), 1, 1, device=tokens.device) >= condition_dropout
+        logits = prior(tokens, texts[rows, choice].float() * keep)
+        losses = F.cross_entropy(logits.flatten(0, 2), tokens.flatten(), reduction="none")
+        return losses.view(len(tokens), -1).mean(1)
 
     return loss
 
@@ -162,10 +210,10 @@ def encode_records(
 
     def encode(columns: Mapping[str, Any]) -> dict[str, Tensor]:
         images = torch.as_tensor(columns["images"])
-        ids = tokenizer.encode(to_float(images), scales)
+        tokens = tokenizer.encode(to_float(images), scales)
         flat = [own[i % len(own)] for own in columns["captions"] for i in range(captions)]
-        texts = text(flat).view(len(ids), captions, text.slots, text.width)
-        return {"ids": ids, "text": texts.half()}
+        texts = text(flat).view(len(tokens), captions, text.slots, text.width)
+        return {"tokens": tokens.short(), "text": texts.half()}
 
     return encode
 
@@ -239,7 +287,7 @@ class PriorTraining:
     def sample(
         self, prior: SpectralPrior, captions: Sequence[str], scales: int, seed: int
     ) -> Iterator[Tensor]:
-        """Batches of ids ``[b, scales * N]``, one row per caption, in order."""
+        """Batches of tokens ``[b, scales N, C]``, one row per caption, in order."""
         device = next(prior.parameters()).device
         generator = torch.Generator(device).manual_seed(seed)
         for start in range(0, len(captions), self.batch):

@@ -63,7 +63,7 @@ class DetailNet(nn.Module):
         )
         self.leave = nn.Conv2d(width, 12, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        nn.init.constant_(self.leave.get_parameter("bias"), 0.0)
 
     def forward(self, low: Tensor) -> Tensor:
         """Predict LL correction and details, then invert the transform."""

@@ -41,7 +41,9 @@ def make_engine(name: str, model: nn.Module, loss: PerExampleLoss, clip: float) 
         UserError: unknown engine, or a layer or parameter that it cannot clip exactly.
     """
     if name not in ENGINES:
-        raise UserError(f"Clipping engine {name!r} is not known; choose one of {', '.join(ENGINES)}.")
+        raise UserError(
+            f"Clipping engine {name!r} is not known; choose one of {', '.join(ENGINES)}."
+        )
     module = "ordinary" if math.isinf(clip) else name
     engine: Engine = importlib.import_module(f"{__name__}.{module}").build(model, loss, clip)
     return engine

@@ -20,9 +20,7 @@ class OrdinaryEngine:
         losses = self._loss(self._model, batch)
         check_losses(losses, len(mask))
         total = (losses * mask).sum()
-        gradients = torch.autograd.grad(
-            total, list(self._parameters.values()), allow_unused=True
-        )
+        gradients = torch.autograd.grad(total, list(self._parameters.values()), allow_unused=True)
         for name, gradient in zip(self._parameters, gradients, strict=True):
             if gradient is not None:
                 self.sums[name] += gradient

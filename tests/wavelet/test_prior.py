@@ -1,0 +1,102 @@
+"""The prior: causality, cached sampling, and the loss."""
+
+import math
+
+import pytest
+import torch
+
+from wavedp.nn.text import HashedText
+from wavedp.wavelet.prior import SpectralPrior, next_token_loss
+
+
+def small(**changes):
+    sizes = {
+        "scales": 3, "tokens_per_scale": 4, "codes": 2, "codebook_size": 10,
+        "text_slots": 2, "text_width": 8, "width": 16, "depth": 2, "heads": 2,
+    }
+    return SpectralPrior(**(sizes | changes))
+
+
+@pytest.fixture(scope="module")
+def prior():
+    torch.manual_seed(0)
+    made = small()
+    for parameter in made.parameters():  # wide logits, so that greedy choices are clear
+        parameter.data.mul_(3)
+    return made.eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("guidance", [1.0, 2.5])
+def test_cached_greedy_sampling_equals_the_plain_forward(prior, guidance):
+    text = torch.randn(5, 2, 8)
+    tokens = prior.sample(text, 3, torch.Generator(), guidance=guidance, temperature=0)
+    slow = torch.zeros(5, 12, 2, dtype=torch.int64)
+    for position in range(12):
+        for code in range(2):
+            logits = prior(slow, text)[:, position, code]
+            if guidance != 1:
+                without = prior(slow, torch.zeros_like(text))[:, position, code]
+                logits = without + guidance * (logits - without)
+            slow[:, position, code] = logits.argmax(-1)
+    assert torch.equal(tokens, slow)
+    assert tokens.unique().numel() > 3
+
+
+@torch.no_grad()
+def test_continuing_given_tokens_equals_sampling_them(prior):
+    text = torch.randn(4, 2, 8)
+    whole = prior.sample(text, 3, torch.Generator(), temperature=0)
+    rest = prior.sample(text, 3, torch.Generator(), temperature=0, given=whole[:, :4])
+    assert torch.equal(whole, rest)
+
+
+@torch.no_grad()
+def test_a_code_sees_only_those_before_it(prior):
+    text, tokens = torch.randn(1, 2, 8), torch.randint(0, 10, (1, 12, 2))
+    before = prior(tokens, text)
+    changed = tokens.clone()
+    changed[0, 6, 0] = (changed[0, 6, 0] + 1) % 10
+    after = prior(changed, text)
+    torch.testing.assert_close(before[:, :6], after[:, :6])
+    torch.testing.assert_close(before[:, 6, 0], after[:, 6, 0])
+    assert not torch.allclose(before[:, 6, 1], after[:, 6, 1])
+    assert not torch.allclose(before[:, 7:], after[:, 7:])
+
+
+@torch.no_grad()
+def test_fewer_scales_are_a_prefix_of_more(prior):
+    text, tokens = torch.randn(3, 2, 8), torch.randint(0, 10, (3, 12, 2))
+    torch.testing.assert_close(prior(tokens[:, :8], text), prior(tokens, text)[:, :8])
+
+
+@torch.no_grad()
+def test_top_k_of_one_is_greedy_and_sampling_follows_the_probabilities(prior):
+    text = torch.randn(1, 2, 8).expand(4000, -1, -1)
+    greedy = prior.sample(text[:1], 1, torch.Generator(), temperature=0)
+    top = prior.sample(text[:50], 1, torch.Generator().manual_seed(0), top_k=1)
+    assert torch.equal(top, greedy.expand(50, -1, -1))
+    drawn = prior.sample(text, 1, torch.Generator().manual_seed(0))[:, 0, 0]
+    empty = torch.zeros(1, 4, 2, dtype=torch.int64)
+    expected = prior(empty, text[:1])[0, 0, 0].softmax(-1)
+    observed = torch.bincount(drawn, minlength=10) / 4000
+    assert (observed - expected).abs().max() < 0.03
+
+
+def test_loss_of_a_uniform_model_is_the_log_of_the_codebook():
+    model = small()
+    for output in model.outputs:
+        torch.nn.init.zeros_(output.weight)
+        torch.nn.init.zeros_(output.bias)
+    batch = {"tokens": torch.randint(0, 10, (6, 12, 2)), "text": torch.randn(6, 3, 2, 8)}
+    losses = next_token_loss(0.0)(model, batch)
+    torch.testing.assert_close(losses, torch.full((6,), math.log(10)))
+
+
+def test_text_is_frozen_the_same_everywhere_and_tells_word_pairs_apart():
+    text = HashedText(2, 16)
+    a, b, empty = text(["a red hat on blue hair", "a blue hat on red hair", ""])
+    assert torch.equal(text(["A RED hat, on blue hair!"])[0], a)
+    assert not torch.allclose(a, b)
+    assert not empty.any()
+    assert a.flatten()[0].item() == pytest.approx(text(["a red hat on blue hair"])[0, 0, 0].item())
