@@ -7,7 +7,6 @@ recorded as failed and the others go on; a cell that is already recorded is not 
 from __future__ import annotations
 
 import json
-import os
 import time
 import traceback
 from pathlib import Path
@@ -30,7 +29,6 @@ from benchmarks.record import load, save
 from benchmarks.report import make_report
 from benchmarks.weights import digests
 from wavedp.data.schema import Dataset
-from wavedp.dp.errors import UserError
 
 
 def main(overrides: list[str]) -> int:
@@ -146,9 +144,4 @@ def _save_traceback(cell: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    # Two threads of two libraries on two cores crawl: one pool, sized by torch.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     run_command(main)
-
-
-__all__ = ["UserError", "main"]

@@ -8,15 +8,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = [p for folder in ("wavedp", "baselines", "benchmarks") for p in (ROOT / folder).rglob("*.py")]
+SOURCES = [
+    p for folder in ("wavedp", "baselines", "benchmarks") for p in (ROOT / folder).rglob("*.py")
+]
 OUTSIDE_THE_CORE = [p for p in SOURCES if "wavedp/dp" not in p.as_posix()]
 
 
 @pytest.mark.parametrize("path", OUTSIDE_THE_CORE, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_nobody_but_the_core_opens_private_records(path):
     text = path.read_text()
-    names = {alias.name for node in ast.walk(ast.parse(text)) for alias in getattr(node, "names", [])
-             if isinstance(node, ast.Import | ast.ImportFrom)}
+    names = {
+        alias.name
+        for node in ast.walk(ast.parse(text))
+        for alias in getattr(node, "names", [])
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    }
     assert "open_columns" not in names
     assert "_PrivateRecords__" not in text
     assert "open_columns" not in text

@@ -11,8 +11,15 @@ from wavedp.wavelet.prior import SpectralPrior, next_token_loss
 
 def small(**changes):
     sizes = {
-        "scales": 3, "tokens_per_scale": 4, "codes": 2, "codebook_size": 10,
-        "text_slots": 2, "text_width": 8, "width": 16, "depth": 2, "heads": 2,
+        "scales": 3,
+        "tokens_per_scale": 4,
+        "codes": 2,
+        "codebook_size": 10,
+        "text_slots": 2,
+        "text_width": 8,
+        "width": 16,
+        "depth": 2,
+        "heads": 2,
     }
     return SpectralPrior(**(sizes | changes))
 

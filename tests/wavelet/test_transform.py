@@ -21,9 +21,7 @@ def test_agrees_with_pywavelets(wavelet, levels, dtype):
     tolerance = 1e-4 if dtype == torch.float32 else 1e-10
     np.testing.assert_allclose(scales[0].numpy(), expected[0], atol=tolerance)
     for scale, details in zip(scales[1:], expected[1:], strict=True):
-        np.testing.assert_allclose(
-            scale.numpy(), np.concatenate(details, axis=1), atol=tolerance
-        )
+        np.testing.assert_allclose(scale.numpy(), np.concatenate(details, axis=1), atol=tolerance)
 
 
 @settings(max_examples=25, deadline=None)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -60,9 +61,7 @@ class SpectralPrior(nn.Module):
         self.transformer = Transformer(width, depth, heads, text_slots + scales * tokens_per_scale)
         self.code_norm = nn.LayerNorm(width)
         self.code_hidden = nn.Linear(width, width)
-        self.outputs = nn.ModuleList(
-            nn.Linear(width, codebook_size) for _ in range(scales * codes)
-        )
+        self.outputs = nn.ModuleList(nn.Linear(width, codebook_size) for _ in range(scales * codes))
         nn.init.normal_(self.embedding.weight, std=0.02)
 
     def freeze_above(self, scales: int) -> None:
@@ -158,7 +157,7 @@ class SpectralPrior(nn.Module):
 
 @dataclass(frozen=True)
 class Draw:
-    """One draw from logits ``[b, K]``, or ``[2 b, K]`` with guidance; see `SpectralPrior.sample`."""
+    """A draw from logits ``[b, K]``, with guidance ``[2 b, K]``; see `SpectralPrior.sample`."""
 
     generator: torch.Generator
     guidance: float
@@ -209,7 +208,7 @@ def encode_records(
     """
 
     def encode(columns: Mapping[str, Any]) -> dict[str, Tensor]:
-        images = torch.as_tensor(columns["images"])
+        images = torch.from_numpy(np.array(columns["images"]))
         tokens = tokenizer.encode(to_float(images), scales)
         flat = [own[i % len(own)] for own in columns["captions"] for i in range(captions)]
         texts = text(flat).view(len(tokens), captions, text.slots, text.width)

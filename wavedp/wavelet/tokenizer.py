@@ -129,10 +129,7 @@ class SpectralTokenizer(nn.Module):
             )
         if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.codebook_size:
             raise UserError(f"Codes must lie in 0..{self.codebook_size - 1}.")
-        bands = [
-            self._band(part, scale)
-            for scale, part in enumerate(tokens.chunk(scales, dim=1))
-        ]
+        bands = [self._band(part, scale) for scale, part in enumerate(tokens.chunk(scales, dim=1))]
         image = reconstruct(bands) / 2 ** (self.scales - scales)
         return torch.as_tensor(self.menders[scales - 1](image))
 

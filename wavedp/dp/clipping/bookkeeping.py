@@ -155,7 +155,7 @@ def _find_layers(model: nn.Module) -> list[_Layer]:
         frozen = [n for n, p in module.named_parameters(recurse=False) if not p.requires_grad]
         if frozen:
             raise UserError(
-                f"Layer {name!r} is partly frozen ({', '.join(frozen)}); freeze all of it or nothing."
+                f"Layer {name!r} is partly frozen ({', '.join(frozen)}); freeze all or none."
             )
         for parameter_name, parameter in own:
             if id(parameter) in owner:

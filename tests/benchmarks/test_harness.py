@@ -1,0 +1,262 @@
+"""The harness: grids, checks before work starts, records, failures that do not spread."""
+
+import json
+import math
+
+import pandas as pd
+import pytest
+import torch
+
+from benchmarks import config as configuration
+from benchmarks import run
+from benchmarks.cell import Scorer, make_plan
+from benchmarks.config import cells, choices
+from benchmarks.evaluation import make_evaluation
+from benchmarks.hardware import PeakMemory, check_room
+from benchmarks.record import Record, load, load_folder
+from wavedp.data.schema import Records
+from wavedp.data.toyfaces import ToyFaces
+from wavedp.dp import UserError
+
+TINY = [
+    "suite=smoke",
+    "suite.samples=24",
+    "dataset.private_records=64",
+    "dataset.evaluation_records=300",
+    "method.finetuning.expected_batch=16",
+    "method.finetuning.steps=2",
+]
+
+
+def overrides(tmp_path, cache, *more):
+    return [*TINY, f"results_dir={tmp_path}/results", f"cache_dir={cache}", *more]
+
+
+# Grids --------------------------------------------------------------------------------------
+
+
+def test_a_suite_is_the_product_of_its_axes():
+    grid = cells(["suite=quick"])
+    rows = [(c.config.method.name, c.row, c.epsilon) for c in grid]
+    assert len(rows) == 10
+    assert rows[:5] == [
+        ("dp_wavelet", "pretrained", 0.0),
+        ("dp_wavelet", "private", 1.0),
+        ("dp_wavelet", "private", 10.0),
+        ("dp_wavelet", "non_private", math.inf),
+        ("dp_wavelet", "oracle", None),
+    ]
+
+
+def test_an_axis_fixed_on_the_command_line_is_fixed():
+    grid = cells(["suite=embedded", "dataset=toyscenes", "seed=7", "privacy.epsilon=[0.5,2]"])
+    assert {c.config.dataset.name for c in grid} == {"toyscenes"}
+    assert {c.seed for c in grid} == {7}
+    assert {c.epsilon for c in grid if c.row == "private"} == {0.5, 2.0}
+
+
+def test_identity_changes_with_what_matters_and_not_with_where_it_runs():
+    weights = {"prior": "abc"}
+
+    def identity(*changes, weights=weights):
+        return cells(["suite=quick", *changes])[1].identity(weights)
+
+    same = identity()
+    assert same == identity("results_dir=elsewhere", "hardware=cpu", "force=true")
+    for change in (
+        "method.finetuning.steps=3",
+        "dataset.private_records=5000",
+        "privacy.delta=1e-6",
+    ):
+        assert identity(change) != same
+    assert identity(weights={"prior": "abd"}) != same
+
+
+def test_every_config_names_itself():
+    for group in ("dataset", "method", "suite"):
+        for name in choices(group):
+            assert configuration.compose([f"{group}={name}"])[group].name == name
+
+
+# Bad input ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ("method=dp_wavelt", "dp_wavelet"),
+        ("dataset=toyface", "toyfaces"),
+        ("suite=quik", "quick"),
+        ("suite.metrics=[fid_toy]", "fd_toy"),
+        ("method.finetuning.stepz=3", "stepz"),
+        ("privacy.epsilon=-1", "epsilon"),
+        ("privacy.epsilon=0", "epsilon"),
+        ("privacy.delta=0.1", "1/N"),
+        ("method.finetuning.expected_batch=1000000", "expected batch"),
+        ("dataset=coco_mini", "dataset.root"),
+        ("dataset.resolution=64", "dataset.resolution=32"),
+        ("dataset.resolution=48", "32 or 64"),
+        ("method.weights.prior=nowhere", "benchmarks.pretrain"),
+        ("method.generator.tokenizer.grid=3", "divide"),
+        ("method.generator.prior.width=64", "does not fit"),
+        ("method.finetuning.engine=ghost", "ghost"),
+        ("hardware.device=cuda", "GPU"),
+    ],
+)
+def test_bad_input_is_one_sentence_before_any_cell_runs(
+    wrong, named, tmp_path, cache, in_root, monkeypatch
+):
+    if wrong == "hardware.device=cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    monkeypatch.setattr(run, "run_cell", lambda *_: pytest.fail("a cell was started"))
+    with pytest.raises(UserError) as caught:
+        run.main(overrides(tmp_path, cache, wrong))
+    message = str(caught.value)
+    assert named in message
+    assert "\n" not in message
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_command_ends_with_code_2_and_no_traceback(in_root, capfd, monkeypatch):
+    from benchmarks.console import run_command
+
+    monkeypatch.setattr("sys.argv", ["run", "method=nothing"])
+    with pytest.raises(SystemExit) as ended:
+        run_command(run.main)
+    assert ended.value.code == 2
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_too_little_room_is_refused(tmp_path):
+    with pytest.raises(UserError, match="MB free"):
+        check_room(tmp_path / "not" / "yet", 1e12, 1)
+    with pytest.raises(UserError, match="memory"):
+        check_room(tmp_path, 1, 1e12)
+
+
+# Cells --------------------------------------------------------------------------------------
+
+
+def test_a_small_grid_runs_records_and_is_not_run_twice(tmp_path, cache, in_root, monkeypatch):
+    assert run.main(overrides(tmp_path, cache)) == 0
+    folder = tmp_path / "results" / "smoke"
+    records = load_folder(folder / "records")
+    assert len(records) == 8
+    for record in records:
+        assert record.status == "ok"
+        assert (folder / record.samples).exists()
+        assert record.metrics["fd_toy"].n_samples == 24
+        assert record.metrics["fd_toy"].floor > 0
+        if record.row == "private":
+            assert 0 < record.privacy.epsilon_spent <= record.privacy.epsilon_target
+            assert record.privacy.queries[0].count == record.privacy.steps == 2
+            assert record.privacy.noise_multiplier > 0.2
+        if record.row == "pretrained":
+            assert record.privacy.epsilon_spent == 0
+            assert record.privacy.queries == []
+    summary = pd.read_csv(folder / "summary.csv")
+    assert len(summary) == 8
+    assert (folder / "report.html").exists()
+    monkeypatch.setattr(run, "run_cell", lambda *_: pytest.fail("a cell ran again"))
+    assert run.main(overrides(tmp_path, cache)) == 0
+
+
+def test_a_failed_cell_is_recorded_and_the_others_go_on(tmp_path, cache, in_root, monkeypatch):
+    real = run.run_cell
+
+    def sometimes(cell, *rest):
+        if cell.row == "private" and cell.epsilon == 1:
+            raise RuntimeError("the disk\nis full")
+        return real(cell, *rest)
+
+    monkeypatch.setattr(run, "run_cell", sometimes)
+    assert run.main(overrides(tmp_path, cache, "method=dp_wavelet")) == 1
+    records = load_folder(tmp_path / "results" / "smoke" / "records")
+    assert sorted(r.status for r in records) == ["failed", "ok", "ok", "ok"]
+    failed = next(r for r in records if r.status == "failed")
+    assert "the disk is full" in failed.reason
+    monkeypatch.setattr(run, "run_cell", real)
+    assert run.main(overrides(tmp_path, cache, "method=dp_wavelet")) == 0  # retried, and alone
+
+
+def test_records_round_trip_and_foreign_files_are_refused(tmp_path, cache, in_root):
+    run.main(overrides(tmp_path, cache, "method=dp_wavelet", "suite.grid.row=[non_private]"))
+    path = next((tmp_path / "results" / "smoke" / "records").glob("*.json"))
+    record = load(path)
+    assert record.privacy.epsilon_spent == math.inf
+    assert Record.model_validate_json(record.model_dump_json()) == record
+    path.write_text(json.dumps({"hello": 1}))
+    with pytest.raises(UserError, match="not a record"):
+        load(path)
+
+
+def test_plans_come_from_the_config_alone():
+    grid = cells(["suite=quick", "dataset.private_records=4000"])
+    plan = make_plan(grid[1])
+    assert plan.sampling_probability == plan.expected_batch / 4000
+    assert make_plan(grid[0]) is None
+
+
+# Evaluation ---------------------------------------------------------------------------------
+
+
+def test_reference_held_out_and_prompts_never_meet(cache):
+    dataset = ToyFaces(private_records=8, evaluation_records=30, cache_dir=cache)
+    evaluation = make_evaluation(dataset, 20)
+    assert len(evaluation.held_out) == 15
+    assert len(evaluation.reference) == 15
+    assert len(evaluation.prompts) == 20
+    held = {image.tobytes() for image in evaluation.held_out.images}
+    assert held.isdisjoint(image.tobytes() for image in evaluation.reference.images)
+    for index, prompt in enumerate(evaluation.prompts):
+        assert prompt in evaluation.held_out.captions[index % 15]
+
+
+def test_scores_do_not_depend_on_batches_or_order(cache):
+    dataset = ToyFaces(private_records=8, evaluation_records=600, cache_dir=cache)
+    scorer = Scorer.make(dataset, ["fd_toy", "clip_toy"], 200)
+    images = torch.tensor(dataset.evaluation().images[:200])
+    prompts = scorer.evaluation.prompts
+    whole = scorer.score([images], prompts)
+    parts = scorer.score(list(images.split(37)), prompts)
+    order = torch.randperm(200)
+    shuffled = scorer.score([images[order]], tuple(prompts[i] for i in order))
+    for name, value in whole.items():
+        assert parts[name] == pytest.approx(value, rel=1e-4)
+        assert shuffled[name] == pytest.approx(value, rel=1e-4)
+    assert whole["fd_toy"] == pytest.approx(scorer.real["fd_toy"], rel=1e-4)
+
+
+def test_identical_sets_score_zero_and_shuffled_captions_agree_less(cache):
+    from benchmarks.metrics.clip_toy import ClipToy
+    from benchmarks.metrics.fd_toy import FDToy
+
+    records = ToyFaces(private_records=8, evaluation_records=300, cache_dir=cache).evaluation()
+    images, captions = torch.tensor(records.images[:]), [own[0] for own in records.captions]
+    distance, agreement = FDToy(), ClipToy()
+    distance.prepare(Records(records.images, records.captions, "same"))
+    distance.update(images, captions)
+    assert distance.compute() == pytest.approx(0, abs=1e-3)
+    agreement.update(images, captions)
+    right = agreement.compute()
+    agreement.update(images, captions[1:] + captions[:1])
+    assert right > agreement.compute() + 10
+
+
+def test_frechet_distance_of_known_gaussians():
+    """|mu|^2 + tr(A + B - 2 sqrt(AB)) for diagonal A, B is sum (a - b)^2 of the deviations."""
+    import numpy as np
+    from cleanfid import fid
+
+    a, b = np.diag([4.0, 9.0]), np.diag([1.0, 1.0])
+    found = fid.frechet_distance(np.array([1.0, 2.0]), a, np.zeros(2), b)
+    assert found == pytest.approx(5 + (2 - 1) ** 2 + (3 - 1) ** 2)
+
+
+def test_peak_memory_sees_what_is_held():
+    with PeakMemory(torch.device("cpu"), interval=0.01) as before:
+        pass
+    with PeakMemory(torch.device("cpu"), interval=0.01) as peak:
+        held = torch.ones(60_000_000)
+        del held
+    assert peak.megabytes > before.megabytes + 150

@@ -1,0 +1,27 @@
+"""Shared fixtures. Tests compute on one thread: shared machines crawl with more."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """A folder for drawn pictures, shared by all tests of a session."""
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def in_root(monkeypatch):
+    """Run in the project's folder, as the commands do."""
+    monkeypatch.chdir(ROOT)
+    return ROOT
+
+
+os.environ.setdefault("COLUMNS", "80")

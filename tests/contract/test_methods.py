@@ -1,0 +1,178 @@
+"""Every method in configs/method, held to the contract. New methods are found, not listed."""
+
+import itertools
+
+import pytest
+import torch
+
+from benchmarks.cell import make_generator, seed_everything
+from benchmarks.config import cells, choices
+from wavedp.data.toyfaces import ToyFaces
+from wavedp.dp import DPPlan, Ledger, NonPrivatePlan, PrivateRecords, Trainer
+from wavedp.dp.noise import GaussianNoise
+from wavedp.protocol import ImageGenerator
+
+RECORDS = 48
+
+
+@pytest.fixture(params=choices("method"))
+def method(request):
+    return request.param
+
+
+def build(method):
+    """A fresh instance with its public weights."""
+    seed_everything(0)
+    return make_generator(cells([f"method={method}", "dataset=toyfaces"])[0])
+
+
+def private_faces(cache):
+    return ToyFaces(private_records=RECORDS, evaluation_records=8, cache_dir=cache).private()
+
+
+def tiny_plan(steps=2):
+    return DPPlan.calibrate(
+        epsilon=5, delta=1e-5, records=RECORDS, expected_batch=16, steps=steps, clip=1.0
+    )
+
+
+def finetuned(method, cache, folder, plan=None):
+    generator, plan = build(method), plan or tiny_plan()
+    ledger = Ledger(folder / f"{method}-{next(_numbers)}.jsonl", plan.budget)
+    trainer = Trainer(plan, ledger=ledger, micro_batch=16, noise_seed=1, sampling_seed=2)
+    generator.finetune(private_faces(cache), trainer)
+    return generator, trainer
+
+
+_numbers = itertools.count()
+
+
+def samples(generator, count=5, seed=3):
+    captions = ["a person with brown hair", "a smiling person with glasses"] * 3
+    return torch.cat(list(generator.generate(captions[:count], seed)))
+
+
+def test_fulfils_the_protocol(method):
+    generator = build(method)
+    assert isinstance(generator, ImageGenerator)
+    assert generator.conditioning in ("text", "none")
+    assert all(isinstance(generator.get_submodule(s), torch.nn.Module) for s in generator.stages)
+    parts = {key.partition(".")[0] for key in generator.state_dict()}
+    assert parts == set(generator.stages)
+
+
+def test_makes_uint8_images_of_its_resolution_one_per_caption(method):
+    generator = build(method)
+    images = samples(generator)
+    assert images.dtype == torch.uint8
+    assert images.shape == (5, 3, generator.resolution, generator.resolution)
+    assert images.float().std() > 5  # not one flat colour
+
+
+def test_samples_depend_on_the_seed_and_on_nothing_else(method):
+    generator = build(method)
+    first = samples(generator)
+    torch.manual_seed(99)
+    assert torch.equal(first, samples(generator))
+    assert not torch.equal(first, samples(generator, seed=4))
+
+
+def test_captions_matter_where_text_is_declared(method):
+    generator = build(method)
+    red, blue = (
+        torch.cat(list(generator.generate([f"a {colour} disc on a {colour} background"] * 40, 0)))
+        for colour in ("red", "blue")
+    )
+    difference = (red[:, 0].float().mean() - red[:, 2].float().mean()) - (
+        blue[:, 0].float().mean() - blue[:, 2].float().mean()
+    )
+    if generator.conditioning == "text":
+        assert difference > 20
+    else:
+        assert torch.equal(red, blue)
+
+
+def test_the_ledger_shows_the_plan(method, cache, tmp_path):
+    plan = tiny_plan(steps=3)
+    _, trainer = finetuned(method, cache, tmp_path, plan)
+    assert trainer.ledger.counts == {plan.event: 3}
+    assert 0 < trainer.spent().epsilon <= 5
+
+
+def test_finetuning_changes_weights_and_is_reproducible_with_given_seeds(method, cache, tmp_path):
+    before = build(method).state_dict()
+    after = [finetuned(method, cache, tmp_path)[0].state_dict() for _ in range(2)]
+    assert any(not torch.equal(before[key], after[0][key]) for key in before)
+    assert all(torch.equal(after[0][key], after[1][key]) for key in before)
+
+
+def test_saved_and_loaded_weights_give_the_same_samples(method, cache, tmp_path):
+    generator, _ = finetuned(method, cache, tmp_path)
+    torch.save(generator.state_dict(), tmp_path / "weights.pt")
+    other = build(method)
+    other.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+    assert torch.equal(samples(generator), samples(other))
+
+
+def test_public_parts_that_are_not_finetuned_have_no_path_from_private_data(
+    method, cache, tmp_path
+):
+    """What the trainer was not given stays bit for bit what it was."""
+    before = build(method).state_dict()
+    after = finetuned(method, cache, tmp_path)[0].state_dict()
+    for key in before:
+        if key.partition(".")[0] in ("tokenizer", "upsampler"):
+            assert torch.equal(before[key], after[key]), key
+
+
+def test_sums_are_clipped(method, cache, tmp_path, monkeypatch):
+    """What reaches the noise is at most the number of records times the clip, and not zero."""
+    seen = []
+
+    def spy(self, sums):
+        seen.append(torch.sqrt(sum(total.square().sum() for total in sums.values())).item())
+
+    monkeypatch.setattr(GaussianNoise, "add_to", spy)
+    everyone = DPPlan.calibrate(
+        epsilon=5, delta=1e-5, records=RECORDS, expected_batch=RECORDS, steps=2, clip=0.01
+    )
+    finetuned(method, cache, tmp_path, everyone)
+    assert len(seen) == 2
+    assert all(0 < norm <= RECORDS * 0.01 * 1.0001 for norm in seen)
+
+
+def test_works_without_privacy_too(method, cache, tmp_path):
+    _, trainer = finetuned(method, cache, tmp_path, NonPrivatePlan(16, 2))
+    assert trainer.spent().epsilon == float("inf")
+
+
+def test_the_oracle_resembles_its_input(method, cache):
+    generator = build(method)
+    records = ToyFaces(private_records=8, evaluation_records=20, cache_dir=cache).evaluation()
+    images = torch.tensor(records.images[:20])
+    made = generator.oracle(images)
+    assert made.shape == images.shape
+    assert made.dtype == torch.uint8
+    error = (made.float() - images.float()).square().mean()
+    shuffled = (made.float() - images.flip(0).float()).square().mean()
+    assert error < shuffled / 4
+
+
+def test_refuses_training_without_a_ledger(method, cache):
+    from wavedp.dp import UserError
+
+    with pytest.raises(UserError, match="ledger"):
+        build(method).finetune(private_faces(cache), Trainer(tiny_plan()))
+
+
+def test_nothing_of_private_data_is_printed_or_left_in_files(method, cache, tmp_path, capfd):
+    """The run folder holds the ledger alone; the ledger holds public numbers alone."""
+    finetuned(method, cache, tmp_path)
+    assert capfd.readouterr().out == ""
+    files = sorted(tmp_path.rglob("*"))
+    assert [f.suffix for f in files] == [".jsonl"]
+    assert len(set(files[0].read_text().splitlines()[1:])) == 1  # every step the same line
+
+
+def test_private_records_reach_a_method_sealed(cache):
+    assert isinstance(private_faces(cache), PrivateRecords)
