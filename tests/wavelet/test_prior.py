@@ -9,6 +9,13 @@ from wavedp.nn.text import HashedText
 from wavedp.wavelet.prior import SpectralPrior, next_token_loss
 
 
+def stacked(prior, tokens, text):
+    """All logits as one tensor ``[b, t, C, K]``."""
+    parts = prior(tokens, text)
+    scales = [torch.stack(parts[i : i + 2], dim=2) for i in range(0, len(parts), 2)]
+    return torch.cat(scales, dim=1)
+
+
 def small(**changes):
     sizes = {
         "scales": 3,
@@ -41,9 +48,9 @@ def test_cached_greedy_sampling_equals_the_plain_forward(prior, guidance):
     slow = torch.zeros(5, 12, 2, dtype=torch.int64)
     for position in range(12):
         for code in range(2):
-            logits = prior(slow, text)[:, position, code]
+            logits = stacked(prior, slow, text)[:, position, code]
             if guidance != 1:
-                without = prior(slow, torch.zeros_like(text))[:, position, code]
+                without = stacked(prior, slow, torch.zeros_like(text))[:, position, code]
                 logits = without + guidance * (logits - without)
             slow[:, position, code] = logits.argmax(-1)
     assert torch.equal(tokens, slow)
@@ -61,10 +68,10 @@ def test_continuing_given_tokens_equals_sampling_them(prior):
 @torch.no_grad()
 def test_a_code_sees_only_those_before_it(prior):
     text, tokens = torch.randn(1, 2, 8), torch.randint(0, 10, (1, 12, 2))
-    before = prior(tokens, text)
+    before = stacked(prior, tokens, text)
     changed = tokens.clone()
     changed[0, 6, 0] = (changed[0, 6, 0] + 1) % 10
-    after = prior(changed, text)
+    after = stacked(prior, changed, text)
     torch.testing.assert_close(before[:, :6], after[:, :6])
     torch.testing.assert_close(before[:, 6, 0], after[:, 6, 0])
     assert not torch.allclose(before[:, 6, 1], after[:, 6, 1])
@@ -74,7 +81,9 @@ def test_a_code_sees_only_those_before_it(prior):
 @torch.no_grad()
 def test_fewer_scales_are_a_prefix_of_more(prior):
     text, tokens = torch.randn(3, 2, 8), torch.randint(0, 10, (3, 12, 2))
-    torch.testing.assert_close(prior(tokens[:, :8], text), prior(tokens, text)[:, :8])
+    torch.testing.assert_close(
+        stacked(prior, tokens[:, :8], text), stacked(prior, tokens, text)[:, :8]
+    )
 
 
 @torch.no_grad()
@@ -85,7 +94,7 @@ def test_top_k_of_one_is_greedy_and_sampling_follows_the_probabilities(prior):
     assert torch.equal(top, greedy.expand(50, -1, -1))
     drawn = prior.sample(text, 1, torch.Generator().manual_seed(0))[:, 0, 0]
     empty = torch.zeros(1, 4, 2, dtype=torch.int64)
-    expected = prior(empty, text[:1])[0, 0, 0].softmax(-1)
+    expected = stacked(prior, empty, text[:1])[0, 0, 0].softmax(-1)
     observed = torch.bincount(drawn, minlength=10) / 4000
     assert (observed - expected).abs().max() < 0.03
 

@@ -77,30 +77,27 @@ class SpectralPrior(nn.Module):
         table = (scale * self.codes + code) * self.codebook_size
         return torch.as_tensor(self.embedding(tokens + table))
 
-    def _logits(self, hidden: Tensor, before: Tensor, scale: int, code: int) -> Tensor:
-        """One code from the hidden state and the sum of its token's earlier codes, ``[..., K]``."""
+    def _code_states(self, hidden: Tensor, before: Tensor) -> Tensor:
+        """Hidden states and the sums of earlier codes, both ``[..., d]``, to the same shape."""
         x = self.code_norm(hidden + before)
-        x = x + F.gelu(self.code_hidden(x), approximate="tanh")
-        return torch.as_tensor(self.outputs[scale * self.codes + code](x))
+        return torch.as_tensor(x + F.gelu(self.code_hidden(x), approximate="tanh"))
 
-    def forward(self, tokens: Tensor, text: Tensor) -> Tensor:
-        """Logits ``[b, t, C, K]`` of every code given all tokens and codes before it.
+    def forward(self, tokens: Tensor, text: Tensor) -> list[Tensor]:
+        """Logits of every code given all tokens and codes before it.
 
         Args:
             tokens: int64 ``[b, t, C]``, whole scales from the first on.
             text: ``[b, slots, text_width]``, zeros for no text.
+
+        Returns:
+            For each scale and, within it, each code, ``[b, N, K]``.
         """
         embedded = self._embed(tokens)
         x = torch.cat([self.text(text), embedded[:, :-1].sum(2)], dim=1)
         hidden = self.transformer(x)[:, text.shape[1] - 1 :]
-        before = embedded.cumsum(2) - embedded
-        result = []
-        for scale, rows in enumerate(hidden.split(self.tokens_per_scale, dim=1)):
-            first = scale * self.tokens_per_scale
-            earlier = before[:, first : first + rows.shape[1]]
-            codes = [self._logits(rows, earlier[:, :, c], scale, c) for c in range(self.codes)]
-            result.append(torch.stack(codes, dim=2))
-        return torch.cat(result, dim=1)
+        states = self._code_states(hidden.unsqueeze(2), embedded.cumsum(2) - embedded)
+        parts = [part for rows in states.split(self.tokens_per_scale, 1) for part in rows.unbind(2)]
+        return [output(part) for output, part in zip(self.outputs, parts, strict=False)]
 
     @torch.no_grad()
     def sample(
@@ -148,7 +145,8 @@ class SpectralPrior(nn.Module):
         before = torch.zeros_like(hidden)
         scale = position // self.tokens_per_scale
         for code in range(self.codes):
-            logits = self._logits(hidden, before, scale, code)
+            output = self.outputs[scale * self.codes + code]
+            logits = output(self._code_states(hidden, before))
             tokens[:, position, code] = draw(logits)
             embedded = self._embed(tokens[:, position : position + 1], position)
             before = before + embedded[:, 0, code].repeat(copies, 1)
@@ -191,8 +189,16 @@ def next_token_loss(condition_dropout: float) -> Callable[[nn.Module, Batch], Te
         choice = torch.randint(texts.shape[1], (len(tokens),), device=tokens.device)
         keep = torch.rand(len(tokens), 1, 1, device=tokens.device) >= condition_dropout
         logits = prior(tokens, texts[rows, choice].float() * keep)
-        losses = F.cross_entropy(logits.flatten(0, 2), tokens.flatten(), reduction="none")
-        return losses.view(len(tokens), -1).mean(1)
+        parts = [
+            part
+            for scale in tokens.chunk(len(logits) // tokens.shape[2], 1)
+            for part in scale.unbind(2)
+        ]
+        losses = [
+            F.cross_entropy(logit.mT, part, reduction="none").mean(1)
+            for logit, part in zip(logits, parts, strict=True)
+        ]
+        return torch.stack(losses).mean(0)
 
     return loss
 
