@@ -25,8 +25,6 @@ RELATION = "add_or_remove_one"
 # Both are pessimistic (losses are rounded up), so a finer grid never reports more.
 SEARCH_INTERVAL = 1e-3
 SCORE_INTERVAL = 1e-4
-# Above this, the budget is met by less noise than float32 training makes anyway.
-SIGMA_RANGE = (0.05, 1e4)
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ def calibrate(budget: Budget, sampling_probability: float, steps: int) -> float:
     satisfies the budget by the same computation that the report uses.
 
     Raises:
-        UserError: no noise multiplier up to 10,000 meets the budget.
+        UserError: no noise multiplier meets the budget.
     """
     import dp_accounting
 
@@ -154,14 +152,13 @@ def calibrate(budget: Budget, sampling_probability: float, steps: int) -> float:
     def event(sigma: float) -> Any:
         return _dp_event({Event(sampling_probability, sigma): steps})
 
-    low, high = SIGMA_RANGE
     try:
         sigma = dp_accounting.calibrate_dp_mechanism(
             factory,
             event,
             budget.epsilon,
             budget.delta,
-            bracket_interval=dp_accounting.ExplicitBracketInterval(low, high),
+            bracket_interval=dp_accounting.LowerEndpointAndGuess(0.0, 1.0),
             tol=1e-5,
         )
     except (ValueError, dp_accounting.mechanism_calibration.NoBracketIntervalFoundError) as error:
