@@ -29,6 +29,7 @@ from benchmarks.record import Cost, MetricValue, Privacy, Provenance, Query, Rec
 from benchmarks.weights import digests, load_parts
 from wavedp.data.schema import Dataset
 from wavedp.dp.accounting import RELATION
+from wavedp.dp.clipping import check_engine
 from wavedp.dp.errors import UserError
 from wavedp.dp.ledger import Ledger
 from wavedp.dp.plan import DPPlan, NonPrivatePlan, Plan
@@ -97,6 +98,7 @@ def make_plan(cell: Cell) -> Plan | None:
         UserError: no plan meets the budget, or a number is out of range.
     """
     budget, finetuning = cell.config.privacy, cell.config.method.finetuning
+    check_engine(finetuning.engine)
     if cell.row == "private":
         assert cell.epsilon is not None
         return DPPlan.calibrate(

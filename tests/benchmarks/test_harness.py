@@ -98,7 +98,7 @@ def test_every_config_names_itself():
         ("dataset.resolution=48", "32 or 64"),
         ("method.weights.prior=nowhere", "benchmarks.pretrain"),
         ("method.generator.tokenizer.grid=3", "divide"),
-        ("method.generator.prior.width=64", "does not fit"),
+        ("method.generator.prior.width=32", "does not fit"),
         ("method.finetuning.engine=ghost", "ghost"),
         ("hardware.device=cuda", "GPU"),
     ],

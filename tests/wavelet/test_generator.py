@@ -15,7 +15,7 @@ def released(images, captions, folder, noise_seed=1):
     seed_everything(0)
     generator = make_generator(cells(["method=dp_wavelet", "dataset=toyfaces"])[0])
     plan = DPPlan.calibrate(
-        epsilon=50, delta=1e-5, records=len(images), expected_batch=16, steps=2, clip=1.0
+        epsilon=5, delta=1e-5, records=len(images), expected_batch=16, steps=2, clip=1.0
     )
     ledger = Ledger(folder / f"{len(list(folder.iterdir()))}.jsonl", plan.budget)
     trainer = Trainer(plan, ledger=ledger, micro_batch=16, noise_seed=noise_seed, sampling_seed=2)

@@ -34,16 +34,25 @@ class Engine(Protocol):
         """Add one micro-batch. Rows with ``mask`` False contribute exactly zero."""
 
 
+def check_engine(name: str) -> None:
+    """Refuse an unknown engine before any work starts.
+
+    Raises:
+        UserError: names the known ones.
+    """
+    if name not in ENGINES:
+        raise UserError(
+            f"Clipping engine {name!r} is not known; choose one of {', '.join(ENGINES)}."
+        )
+
+
 def make_engine(name: str, model: nn.Module, loss: PerExampleLoss, clip: float) -> Engine:
     """The engine called ``name``; a clip of infinity needs only ordinary gradients.
 
     Raises:
         UserError: unknown engine, or a layer or parameter that it cannot clip exactly.
     """
-    if name not in ENGINES:
-        raise UserError(
-            f"Clipping engine {name!r} is not known; choose one of {', '.join(ENGINES)}."
-        )
+    check_engine(name)
     module = "ordinary" if math.isinf(clip) else name
     engine: Engine = importlib.import_module(f"{__name__}.{module}").build(model, loss, clip)
     return engine
