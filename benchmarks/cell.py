@@ -223,8 +223,7 @@ def _finetune(
     plan = make_plan(cell)
     if plan is None:
         return None
-    # A cell that starts anew draws new noise: its earlier, unfinished run was not released.
-    ledger_path.unlink(missing_ok=True)
+    keep_earlier(ledger_path)
     settings = cell.config.method.finetuning
     seeds = cell.config.privacy
     trainer = Trainer(
@@ -240,6 +239,20 @@ def _finetune(
     )
     generator.finetune(dataset.private(), trainer)
     return trainer
+
+
+def keep_earlier(ledger: Path) -> None:
+    """Set aside the ledger of an earlier run of the same cell, under a number of its own.
+
+    The new run draws new noise and is another generator with its own epsilon. What the earlier
+    one spent stays on disk: its weights or samples may have been seen, and the two compose.
+    """
+    if not ledger.exists():
+        return
+    number = 1
+    while (aside := ledger.with_suffix(f".{number}.jsonl")).exists():
+        number += 1
+    ledger.rename(aside)
 
 
 def _samples(

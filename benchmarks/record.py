@@ -107,7 +107,7 @@ class Hardware(_Part):
 class Record(_Part):
     """One cell of the grid."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = Field(default=SCHEMA_VERSION, ge=1, le=SCHEMA_VERSION)
     cell: str
     suite: str
     dataset: str

@@ -185,9 +185,24 @@ def test_records_round_trip_and_foreign_files_are_refused(tmp_path, cache, in_ro
     record = load(path)
     assert record.privacy.epsilon_spent == math.inf
     assert Record.model_validate_json(record.model_dump_json()) == record
+    newer = json.loads(path.read_text()) | {"schema_version": 2}
+    path.write_text(json.dumps(newer))
+    with pytest.raises(UserError, match="schema 1 or older"):
+        load(path)
     path.write_text(json.dumps({"hello": 1}))
     with pytest.raises(UserError, match="not a record"):
         load(path)
+
+
+def test_running_a_cell_again_keeps_what_the_earlier_run_spent(tmp_path, cache, in_root):
+    once = overrides(tmp_path, cache, "method=dp_wavelet", "privacy.epsilon=1")
+    once += ["suite.grid.row=[private]", "force=true"]
+    for _ in range(3):
+        assert run.main(once) == 0
+    ledgers = list((tmp_path / "results" / "smoke" / "ledgers").iterdir())
+    assert len(ledgers) == 3
+    # A header and two steps each.
+    assert [len(ledger.read_text().splitlines()) for ledger in ledgers] == [3, 3, 3]
 
 
 def test_plans_come_from_the_config_alone():
