@@ -27,6 +27,7 @@ from PIL import Image, ImageOps
 from wavedp.data.schema import Records
 from wavedp.dp.errors import UserError
 from wavedp.dp.private import PrivateRecords
+from wavedp.dp.store import PrivateStore, private_folder
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all) while a cache is built."""
@@ -41,11 +42,6 @@ _DAMAGED = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, OverflowError,
     struct.error, Image.DecompressionBombError,
 )  # fmt: skip
-_PRIVATE_README = """\
-This folder holds PRIVATE data: decoded photographs of the private side of data sets, and
-digests of their file lists. Do not publish, commit or copy it. It can be deleted at any
-time; the next run builds it again from the original folder.
-"""
 
 
 class Photo(NamedTuple):
@@ -109,6 +105,7 @@ class PhotoDataset(ABC):
         self.cache_dir = Path(cache_dir).expanduser()
         self.captions_per_record = captions_per_record
         self.progress = progress
+        self._identity = ""
         self._sides: dict[str, tuple[NDArray[np.uint8], list[tuple[str, ...]]]] | None = None
 
     @abstractmethod
@@ -131,7 +128,9 @@ class PhotoDataset(ABC):
         images, captions = self._open()[PRIVATE]
         columns = {"images": images, "captions": captions}
         label = f"{self.name} {self.version}"
-        return PrivateRecords(columns, name=label, records=self.private_records)
+        # Changes with the files of images and captions, so no stale tokens are ever found.
+        store = PrivateStore(self.cache_dir / "photos" / PRIVATE, f"{label} {self._identity}")
+        return PrivateRecords(columns, name=label, records=self.private_records, store=store)
 
     def evaluation(self) -> Records:
         """Evaluation records, disjoint from the private ones, in the order of the split."""
@@ -146,6 +145,9 @@ class PhotoDataset(ABC):
             sides = {PRIVATE: private, EVALUATION: evaluation}
             # All cheap checks come before the first (slow) decoding.
             digests = {side: _checked_digest(root, sides[side], side) for side in sides}
+            captions = sorted({photo.source for photo in private})
+            sources = [(file, *_size_and_time(root / file)) for file in captions]
+            self._identity = f"{self.resolution}px {digests[PRIVATE]} {_digest(sources)}"
             self._sides = {
                 side: (self._images(root, photos, side, digests[side]), _captions(photos))
                 for side, photos in sides.items()
@@ -243,8 +245,7 @@ def cached_images(
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         if private:
-            file.parent.chmod(0o700)
-            _replace(file.parent / "README.txt", [_PRIVATE_README.encode()])
+            private_folder(file.parent)
         # Without this a crash between the two writes could pair an old stamp with new images.
         sidecar.unlink(missing_ok=True)
         _replace(file, _npy_parts(paths, shape, progress))
@@ -325,6 +326,11 @@ def _checked_digest(root: Path, photos: Sequence[Photo], side: str) -> str:
             f"{len(missing)} of {len(photos)} {side} images are missing in {root}, the first is "
             f"{missing[0]}: the folder may be half copied, copy it again."
         )
+    return _digest(listing)
+
+
+def _digest(listing: list[tuple[str, int, int]]) -> str:
+    """Of file names, sizes and times, not of contents."""
     return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 
 

@@ -13,6 +13,7 @@ from wavedp.data.drawing import Array, Attributes, Canvas, Dice, Draws
 from wavedp.data.schema import Records
 from wavedp.dp.errors import UserError
 from wavedp.dp.private import PrivateRecords
+from wavedp.dp.store import PrivateStore
 
 EVALUATION_OFFSET = 10_000_000
 """Index of the first evaluation record: private records lie below it."""
@@ -105,9 +106,13 @@ class ToySet:
         indices = range(start, stop)
         return Records(self._stored(indices), LazyCaptions(self, indices), self.name)
 
+    @property
+    def _label(self) -> str:
+        """What the pictures are a function of, besides their indices."""
+        return f"{self.domain}-{self.version}-{self.resolution}px-seed{self.seed}"
+
     def _stored(self, indices: range) -> Array:
-        label = f"{self.domain}-{self.version}-{self.resolution}px-seed{self.seed}"
-        path = self._cache / f"{label}-{indices.start}-{indices.stop}.npy"
+        path = self._cache / f"{self._label}-{indices.start}-{indices.stop}.npy"
         if not path.exists():
             self._store(path, indices)
         stored: Array = np.load(path, mmap_mode="r")
@@ -196,7 +201,8 @@ class PrivateToySet(ToySet):
         records = self.records(0, self.private_records)
         columns = {"images": records.images, "captions": records.captions}
         name = f"{self.name}-{self.version}"
-        return PrivateRecords(columns, name=name, records=self.private_records)
+        store = PrivateStore(self._cache / "private", f"{self._label} {self.private_records}")
+        return PrivateRecords(columns, name=name, records=self.private_records, store=store)
 
     def evaluation(self) -> Records:
         """The evaluation records, disjoint from the private ones."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from wavedp.dp.errors import UserError
+from wavedp.dp.store import PrivateStore
 
 Columns = Mapping[str, Any]
 
@@ -28,20 +29,28 @@ class PrivateRecords:
         records: N, the declared number of records: a public constant from the config.
             The true number may differ by the record that a neighbouring data set adds
             or lacks, and is never shown.
+        store: where results of :meth:`map` are kept between runs; None keeps nothing.
     """
 
-    __slots__ = ("__columns", "name", "records")
+    __slots__ = ("__columns", "__store", "name", "records")
 
-    def __init__(self, columns: Columns, *, name: str, records: int) -> None:
+    def __init__(
+        self, columns: Columns, *, name: str, records: int, store: PrivateStore | None = None
+    ) -> None:
         sizes = {len(values) for values in columns.values()}
         if len(sizes) != 1:
             raise ValueError("every column needs one entry per record")
         self.__columns = dict(columns)
+        self.__store = store
         self.name = name
         self.records = records
 
     def map(
-        self, function: Callable[[Columns], Mapping[str, Tensor]], chunk: int = 512
+        self,
+        function: Callable[[Columns], Mapping[str, Tensor]],
+        *,
+        key: str | None = None,
+        chunk: int = 512,
     ) -> PrivateRecords:
         """Apply a frozen, public, per-record function and seal the result.
 
@@ -49,8 +58,24 @@ class PrivateRecords:
             function: from columns of up to ``chunk`` records to tensors with one row per
                 record. It must treat every record on its own (so no batch statistics) and
                 must not learn: it runs without gradients.
+            key: a public name for the function and all that it depends on, such as the
+                digest of its weights. With a key and a store, the result is kept on disk.
             chunk: how many records at a time; the result must not depend on it.
         """
+        if self.__store is None or key is None:
+            return self._resealed(self._mapped(function, chunk))
+        kept = self.__store.load(key)
+        if kept is None or _size(kept) != _size(self.__columns):
+            kept = self._mapped(function, chunk)
+            self.__store.save(key, kept)
+        return self._resealed(kept, self.__store.derived(key))
+
+    def _resealed(self, columns: Columns, store: PrivateStore | None = None) -> PrivateRecords:
+        return PrivateRecords(columns, name=self.name, records=self.records, store=store)
+
+    def _mapped(
+        self, function: Callable[[Columns], Mapping[str, Tensor]], chunk: int
+    ) -> dict[str, Tensor]:
         size = _size(self.__columns)
         parts: list[Mapping[str, Tensor]] = []
         with torch.no_grad():
@@ -60,7 +85,7 @@ class PrivateRecords:
         joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         if _size(joined) != size:
             raise UserError("A mapped function must return one row per record.")
-        return PrivateRecords(joined, name=self.name, records=self.records)
+        return joined
 
     def __repr__(self) -> str:
         return f"PrivateRecords(name={self.name!r}, records={self.records})"

@@ -25,6 +25,7 @@ from wavedp.data.schema import Records
 from wavedp.dp.clipping import Batch
 from wavedp.dp.private import PrivateRecords
 from wavedp.dp.trainer import Trainer
+from wavedp.nn.fingerprint import fingerprint
 from wavedp.nn.images import to_float
 from wavedp.nn.schedule import cosine
 from wavedp.nn.text import HashedText
@@ -203,24 +204,37 @@ def next_token_loss(condition_dropout: float) -> Callable[[nn.Module, Batch], Te
     return loss
 
 
-def encode_records(
-    tokenizer: SpectralTokenizer, text: HashedText, scales: int, captions: int
-) -> Callable[[Mapping[str, Any]], dict[str, Tensor]]:
+@dataclass(frozen=True)
+class RecordEncoder:
     """The frozen per-record function from images and captions to what the prior trains on.
 
-    Args:
+    Attributes:
+        tokenizer: public, in eval mode.
+        text: the frozen text encoder.
         scales: how many leading scales are kept. What is not encoded cannot leak.
         captions: a public constant; records with fewer repeat theirs, more are cut.
     """
 
-    def encode(columns: Mapping[str, Any]) -> dict[str, Tensor]:
-        images = torch.from_numpy(np.array(columns["images"]))
-        tokens = tokenizer.encode(to_float(images), scales)
-        flat = [own[i % len(own)] for own in columns["captions"] for i in range(captions)]
-        texts = text(flat).view(len(tokens), captions, text.slots, text.width)
-        return {"tokens": tokens.short(), "text": texts.half()}
+    tokenizer: SpectralTokenizer
+    text: HashedText
+    scales: int
+    captions: int
 
-    return encode
+    @property
+    def key(self) -> str:
+        """Names this function for a store: raise its number when the encoding changes."""
+        weights = fingerprint(self.tokenizer)
+        text = f"{self.text.slots}x{self.text.width}"
+        return f"RecordEncoder 1 {weights} {text} scales={self.scales} captions={self.captions}"
+
+    def __call__(self, columns: Mapping[str, Any]) -> dict[str, Tensor]:
+        """``images`` and ``captions`` to ``tokens`` ``[b, t, C]`` and ``text``."""
+        images = torch.from_numpy(np.array(columns["images"]))
+        tokens = self.tokenizer.encode(to_float(images), self.scales)
+        lists = columns["captions"]
+        flat = [own[i % len(own)] for own in lists for i in range(self.captions)]
+        shape = len(tokens), self.captions, self.text.slots, self.text.width
+        return {"tokens": tokens.short(), "text": self.text(flat).view(shape).half()}
 
 
 @dataclass(frozen=True)
@@ -265,7 +279,8 @@ class PriorTraining:
         trainer: Trainer,
     ) -> None:
         """The first ``scales`` scales of the private records, all weights of the prior."""
-        tokens = private.map(self._encoder(tokenizer, scales))
+        encoder = self._encoder(tokenizer, scales)
+        tokens = private.map(encoder, key=encoder.key)
         prior.freeze_above(scales)
         self._fit(prior, tokens, trainer, self.finetuning_rate, "finetuning the prior")
 
@@ -284,10 +299,8 @@ class PriorTraining:
         loss = next_token_loss(self.condition_dropout)
         trainer.fit(prior, loss, records, optimizer, cosine(), label)
 
-    def _encoder(
-        self, tokenizer: SpectralTokenizer, scales: int
-    ) -> Callable[[Mapping[str, Any]], dict[str, Tensor]]:
-        return encode_records(tokenizer.eval(), self.text, scales, self.captions)
+    def _encoder(self, tokenizer: SpectralTokenizer, scales: int) -> RecordEncoder:
+        return RecordEncoder(tokenizer.eval(), self.text, scales, self.captions)
 
     def sample(
         self, prior: SpectralPrior, captions: Sequence[str], scales: int, seed: int

@@ -7,7 +7,7 @@ so autograd never forms the ordinary weight gradients that would be thrown away.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +24,7 @@ from wavedp.dp.clipping import (
     trainable,
     zero_sums,
 )
-from wavedp.dp.clipping.layers import RULES, Rule
+from wavedp.dp.clipping.layers import RULES, Gradients, Rule
 from wavedp.dp.errors import UserError
 
 
@@ -79,24 +79,31 @@ class BookkeepingEngine:
         used = [layer for layer in self._layers if layer.outputs]
         outputs = [output for layer in used for output in layer.outputs]
         found = torch.autograd.grad(losses.sum(), outputs, allow_unused=True)
-        gradients = [
+        slopes = iter(
             torch.zeros_like(o) if g is None else g for o, g in zip(outputs, found, strict=True)
-        ]
-        kept: list[tuple[_Layer, Tensor, Tensor]] = []
-        for layer in used:
-            mine, gradients = gradients[: len(layer.outputs)], gradients[len(layer.outputs) :]
-            kept.append((layer, *_joined(layer, mine, len(mask))))
+        )
+        calls = [(x, *_joined(x, [next(slopes) for _ in x.outputs], len(mask))) for x in used]
+        gradients = _by_parameter(calls)
         squared = torch.zeros(len(mask), dtype=torch.float32, device=mask.device)
-        for layer, a, g in kept:
-            squared += layer.rule.squared_norms(layer.module, a, g)
+        for gradient in gradients.values():
+            squared += gradient.squared_norms()
+        sound = squared.isfinite()
+        if not bool(sound.all()):
+            # Zero times NaN is NaN: the rows of a bad record are cleared, not weighted.
+            gradients = _by_parameter(
+                (x, _cleared(a, sound), _cleared(g, sound)) for x, a, g in calls
+            )
         factors = clip_factors(squared, mask, self._clip)
-        sound = factors > 0
-        for layer, a, g in kept:
-            # Zero times NaN is NaN, so the rows of a bad record are cleared, not weighted.
-            if not bool(sound.all()):
-                a, g = _cleared(a, sound), _cleared(g, sound)
-            for name, total in layer.rule.sums(layer.module, a, g, factors):
-                self.sums[f"{layer.name}.{name}".lstrip(".")] += total
+        for name, gradient in gradients.items():
+            self.sums[name] += gradient.weighted_sum(factors)
+
+
+def _by_parameter(calls: Iterable[tuple[_Layer, Tensor, Tensor]]) -> dict[str, Gradients]:
+    return {
+        f"{layer.name}.{name}".lstrip("."): gradient
+        for layer, a, g in calls
+        for name, gradient in layer.rule(layer.module, a, g).items()
+    }
 
 
 def _cleared(x: Tensor, sound: Tensor) -> Tensor:
