@@ -32,6 +32,7 @@ class DPWavelet(nn.Module):
         tokenizer, prior, upsampler: the three publicly pretrained parts.
         training: how the prior is trained and sampled.
         private_scales: scales under DP, 1 (LL alone) to all.
+        freeze_codes: see :meth:`~wavedp.wavelet.prior.SpectralPrior.freeze_codes`.
     """
 
     stages: ClassVar[tuple[str, ...]] = ("tokenizer", "prior", "upsampler")
@@ -44,12 +45,13 @@ class DPWavelet(nn.Module):
         upsampler: WaveletUpsampler,
         training: PriorTraining,
         private_scales: int = 2,
+        freeze_codes: bool = False,
     ) -> None:
         super().__init__()
         self.tokenizer, self.prior, self.upsampler = tokenizer, prior, upsampler
         self.resolution = tokenizer.resolution
         self.private_scales = private_scales
-        self._training = training
+        self._training, self._freeze_codes = training, freeze_codes
         self._missing = tokenizer.scales - private_scales
         upsampler.check_scale(self.resolution >> self._missing, self.resolution)
 
@@ -86,7 +88,14 @@ class DPWavelet(nn.Module):
 
     def finetune(self, private: PrivateRecords, trainer: Trainer) -> None:
         """DP-finetune the prior on the low band; see :class:`wavedp.protocol.ImageGenerator`."""
-        self._training.finetune(self.prior, self.tokenizer, private, self.private_scales, trainer)
+        self._training.finetune(
+            self.prior,
+            self.tokenizer,
+            private,
+            self.private_scales,
+            trainer,
+            freeze_codes=self._freeze_codes,
+        )
 
     @torch.no_grad()
     def generate(self, captions: Sequence[str], seed: int) -> Iterator[Tensor]:

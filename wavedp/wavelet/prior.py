@@ -70,6 +70,15 @@ class SpectralPrior(nn.Module):
         for index, output in enumerate(self.outputs):
             output.requires_grad_(index < scales * self.codes)
 
+    def freeze_codes(self) -> None:
+        """Freeze how codes are read and scored: the embedding and all output layers.
+
+        They hold most of the parameters and what they know, which patch looks like which, is
+        public; under DP their noise costs more than their gradients bring.
+        """
+        self.embedding.requires_grad_(False)
+        self.outputs.requires_grad_(False)
+
     def _embed(self, tokens: Tensor, start: int = 0) -> Tensor:
         """``[b, t, C]`` from position ``start`` on to ``[b, t, C, d]``; each code has its table."""
         position = torch.arange(start, start + tokens.shape[1], device=tokens.device)
@@ -277,11 +286,18 @@ class PriorTraining:
         private: PrivateRecords,
         scales: int,
         trainer: Trainer,
+        *,
+        freeze_codes: bool = False,
     ) -> None:
-        """The first ``scales`` scales of the private records, all weights of the prior."""
+        """The first ``scales`` scales of the private records, all weights of the prior.
+
+        With ``freeze_codes``, all but the ones that :meth:`SpectralPrior.freeze_codes` names.
+        """
         encoder = self._encoder(tokenizer, scales)
         tokens = private.map(encoder, key=encoder.key)
         prior.freeze_above(scales)
+        if freeze_codes:
+            prior.freeze_codes()
         self._fit(prior, tokens, trainer, self.finetuning_rate, "finetuning the prior")
 
     def _fit(
