@@ -22,7 +22,7 @@ from torch import Tensor
 import wavedp
 from benchmarks import hardware
 from benchmarks.config import Cell, load_choice, make, plain
-from benchmarks.console import console, track
+from benchmarks.console import track, track_images
 from benchmarks.evaluation import Evaluation, make_evaluation
 from benchmarks.metrics import Metric
 from benchmarks.record import Cost, MetricValue, Privacy, Provenance, Query, Record
@@ -55,8 +55,8 @@ class Scorer:
         evaluation = make_evaluation(dataset, samples)
         scorer = cls(evaluation, {n: make(load_choice("metric", n)) for n in names})
         held = evaluation.held_out
-        for metric in scorer.metrics.values():
-            metric.prepare(evaluation.reference)
+        for name in track(list(scorer.metrics), f"{dataset.name}: reference statistics"):
+            scorer.metrics[name].prepare(evaluation.reference)
         images = [torch.from_numpy(np.array(part.images)) for part in held.chunks(500)]
         for name, value in scorer.score(images, evaluation.prompts[: len(held)]).items():
             scorer.real[name] = value
@@ -64,14 +64,11 @@ class Scorer:
 
     def score(self, batches: list[Tensor], captions: tuple[str, ...]) -> dict[str, float]:
         """Every metric on batches of images drawn for ``captions``, in order."""
-        result = {}
-        for name, metric in self.metrics.items():
-            start = 0
-            for images in batches:
-                metric.update(images, captions[start : start + len(images)])
-                start += len(images)
-            result[name] = metric.compute()
-        return result
+        starts = np.cumsum([0, *map(len, batches)])
+        todo = [(metric, i) for metric in self.metrics.values() for i in range(len(batches))]
+        for metric, i in track(todo, "scoring"):
+            metric.update(batches[i], captions[starts[i] : starts[i + 1]])
+        return {name: metric.compute() for name, metric in self.metrics.items()}
 
     def values(
         self, batches: list[Tensor], captions: tuple[str, ...], conditioning: str
@@ -235,7 +232,7 @@ def _finetune(
         ema_decay=settings.ema_decay,
         noise_seed=seeds.noise_seed,
         sampling_seed=seeds.sampling_seed,
-        progress=lambda steps, label: track(steps, label),
+        progress=track,
     )
     generator.finetune(dataset.private(), trainer)
     return trainer
@@ -263,9 +260,8 @@ def _samples(
         for part in evaluation.held_out.chunks(500):
             yield generator.oracle(torch.from_numpy(np.array(part.images)).to(device)).cpu()
         return
-    with console.status("sampling"):
-        for images in generator.generate(prompts, cell.seed):
-            yield images.cpu()
+    for images in track_images(generator.generate(prompts, cell.seed), len(prompts), "sampling"):
+        yield images.cpu()
 
 
 def _privacy(cell: Cell, dataset: Dataset, trainer: Trainer | None) -> Privacy:

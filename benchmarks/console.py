@@ -5,39 +5,55 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from torch import Tensor
 
 from wavedp.dp.errors import UserError
 
+T = TypeVar("T")
 console = Console(stderr=True, highlight=False, soft_wrap=False)
 
 
-def track(steps: Iterable[int], label: str, total: int | None = None) -> Iterator[int]:
-    """Iterate with a progress bar that disappears when it is done."""
-    with Progress(
+def track(steps: Iterable[T], label: str) -> Iterator[T]:
+    """Iterate over a sized sequence with a progress bar that disappears when it is done."""
+    with _bar() as bar:
+        task = bar.add_task(label, total=len(steps))  # type: ignore[arg-type]
+        for step in steps:
+            yield step
+            bar.advance(task)
+
+
+def track_images(batches: Iterable[Tensor], total: int, label: str) -> Iterator[Tensor]:
+    """Iterate over batches with a progress bar that counts images."""
+    with _bar() as bar:
+        task = bar.add_task(label, total=total)
+        for images in batches:
+            yield images
+            bar.advance(task, len(images))
+
+
+def _bar() -> Progress:
+    return Progress(
         TextColumn("  {task.description}"),
         BarColumn(bar_width=20),
-        MofNCompleteColumn(),
+        TaskProgressColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
         console=console,
         transient=True,
-    ) as progress:
-        size = total if total is not None else len(steps)  # type: ignore[arg-type]
-        task = progress.add_task(label, total=size)
-        for step in steps:
-            yield step
-            progress.advance(task)
+        disable=not console.is_terminal,  # in a log, an unfinished bar is only noise
+    )
 
 
 def run_command(main: Callable[[list[str]], int]) -> None:

@@ -49,8 +49,7 @@ def main(overrides: list[str]) -> int:
 def _make(stage: str, generator: Any, config: Any, device: torch.device) -> None:
     settings = config.method.pretraining[stage]
     public: PublicDataset = make(config.method.public)
-    with console.status(f"{stage}: drawing or decoding {settings.records} public images"):
-        records = public.records(0, settings.records)
+    records = public.records(0, settings.records, track)
     seed_everything(config.seed)
     trainer = Trainer(
         NonPrivatePlan(settings.batch, settings.steps),
@@ -58,7 +57,7 @@ def _make(stage: str, generator: Any, config: Any, device: torch.device) -> None
         micro_batch=settings.batch,
         sampling_seed=config.seed,
         ema_decay=settings.ema_decay,
-        progress=lambda steps, label: track(steps, label),
+        progress=track,
     )
     generator.pretrain(stage, records, trainer)
     made = {

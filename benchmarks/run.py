@@ -24,7 +24,7 @@ from benchmarks.cell import (
     save_strip,
 )
 from benchmarks.config import Cell, cells, load_choice, make
-from benchmarks.console import console, run_command
+from benchmarks.console import console, run_command, track
 from benchmarks.record import load, save
 from benchmarks.report import make_report
 from benchmarks.weights import digests
@@ -37,8 +37,7 @@ def main(overrides: list[str]) -> int:
     config = grid[0].config
     if config.hardware.threads:
         torch.set_num_threads(config.hardware.threads)
-    with console.status("checking data, budgets and weights"):
-        datasets = check(grid)
+    datasets = check(grid)
     folder = results_folder(grid[0], datasets)
     start = time.perf_counter()
     failures = sum(_run_dataset(grid, name, dataset, folder) for name, dataset in datasets.items())
@@ -72,13 +71,13 @@ def check(grid: list[Cell]) -> dict[str, Dataset]:
             )
             for place in (config.results_dir, config.cache_dir):
                 hardware.check_room(Path(place), 200 + 2 * images_mb, 1000 + 4 * images_mb)
-            dataset.check()
+            dataset.check(track)
             datasets[cell.config.dataset.name] = dataset
     for cell in {(c.config.method.name, c.config.dataset.name): c for c in grid}.values():
         digests(cell.config.method.weights)
         make_generator(cell)
-    for cell in grid:
-        make_plan(cell)
+    for index in track(range(len(grid)), "checking budgets"):
+        make_plan(grid[index])
     return datasets
 
 
@@ -100,8 +99,7 @@ def _run_dataset(grid: list[Cell], name: str, dataset: Dataset, folder: Path) ->
     if not todo:
         return 0
     suite = todo[0].config.suite
-    with console.status(f"{name}: reference statistics"):
-        scorer = Scorer.make(dataset, list(suite.metrics), suite.samples)
+    scorer = Scorer.make(dataset, list(suite.metrics), suite.samples)
     _save_prompts(scorer, name, folder)
     failures = 0
     for number, cell in enumerate(todo, 1):

@@ -55,7 +55,7 @@ def train() -> None:
         micro_batch=BATCH,
         sampling_seed=SEED,
         ema_decay=0.998,
-        progress=lambda steps, label: track(steps, label),
+        progress=track,
     )
     optimizer = torch.optim.AdamW(yardstick.parameters(), lr=RATE, weight_decay=0.05)
     trainer.fit(yardstick, contrastive_loss, columns, optimizer, cosine(), "training the yardstick")

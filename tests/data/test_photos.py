@@ -11,7 +11,7 @@ import json
 import os
 import pickle
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from wavedp.data.mmcelebahq import MMCelebAHQ, read_split
 from wavedp.data.photos import decode
 from wavedp.data.schema import Dataset
 from wavedp.dp.errors import UserError
-from wavedp.dp.private import PrivateRecords
+from wavedp.dp.private import PrivateRecords, open_columns
 
 REPOSITORY = Path(__file__).parents[2]
 REAL = REPOSITORY.parent / "shared" / "real"
@@ -321,6 +321,31 @@ def test_private_data_stays_in_the_private_folder(coco_root: Path, tmp_path: Pat
     assert {path: path.read_bytes() for path in outside} == before
 
 
+def test_tokens_are_kept_until_an_image_or_a_caption_changes(
+    coco_root: Path, tmp_path: Path
+) -> None:
+    calls = 0
+
+    def count(columns: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        nonlocal calls
+        calls += 1
+        lengths = torch.tensor([len(" ".join(own)) for own in columns["captions"]])
+        return {"lengths": lengths}
+
+    def total() -> int:
+        mapped = coco(coco_root, tmp_path).private().map(count, key="lengths")
+        return int(open_columns(mapped)["lengths"].sum())
+
+    before = total()
+    assert (total(), calls) == (before, 1)
+    edit_notes(coco_root, lambda notes: notes["annotations"][1].update(caption="a longer one"))
+    assert total() != before
+    assert calls == 2
+    os.utime(coco_root / NOTES, ns=(1, 1))
+    total()
+    assert calls == 3
+
+
 def test_a_cache_that_cannot_be_written_is_one_sentence(coco_root: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     refused(
@@ -328,14 +353,20 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(coco_root: Path, tmp_pat
     )
 
 
-def test_progress_counts_up_to_all(
+def test_decoding_shows_progress_and_only_where_there_is_something_to_decode(
     coco_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(photos, "_CHUNK", 3)
-    seen: list[tuple[int, int]] = []
-    dataset = coco(coco_root, tmp_path, progress=lambda done, of: seen.append((done, of)))
-    dataset.check()
-    assert seen == [(3, 4), (4, 4), (2, 2)]
+    seen: list[tuple[str, int]] = []
+
+    def progress(steps: Iterable[int], label: str) -> Iterable[int]:
+        seen.extend((label, step) for step in steps)
+        return steps
+
+    dataset = coco(coco_root, tmp_path)
+    for _ in range(2):
+        dataset.check(progress)
+    assert seen == [("decoding photographs", step) for step in (0, 3, 0)]
     assert shown(columns_of(dataset.private())["images"]) == [colour(i) for i in COCO_IDS[:4]]
 
 

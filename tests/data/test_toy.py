@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from wavedp.data import toyfaces, toyscenes, toyworld
-from wavedp.data.drawing import Canvas, Dice, Draws, box, disc, line
+from wavedp.data.drawing import Canvas, Dice, Draws, box, disc, line, scenes
 from wavedp.data.schema import Dataset, PublicDataset
 from wavedp.data.toy import EVALUATION_OFFSET, ToySet
 from wavedp.data.toyatlas import ToyAtlas
@@ -143,7 +144,7 @@ def test_captions_are_short_lowercase_and_from_the_vocabulary(toy: ToySet) -> No
 @pytest.mark.parametrize("made", ALL)
 def test_other_resolutions_are_refused(made: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="32 or 64"):
-        made(resolution=48, cache_dir=str(tmp_path)).check()
+        made(resolution=48, cache_dir=str(tmp_path)).records(0, 1)
 
 
 # --- private and public ----------------------------------------------------------------
@@ -297,11 +298,11 @@ def test_the_law_of_scenes() -> None:
     assert count.min() == 2
     assert count.max() == 4
     afloat = np.isin(kind, [toyscenes.KINDS.index(name) for name in ("boat", "duck")]).any(axis=1)
-    assert np.all(ground[afloat] == toyscenes.WATER)
+    assert np.all(ground[afloat] == scenes.WATER)
     sun = (kind == toyscenes.KINDS.index("sun")).any(axis=1)
     moon = (kind == toyscenes.KINDS.index("moon")).any(axis=1)
-    assert not np.any(sun & (scene["sky"] == toyscenes.NIGHT))
-    assert not np.any(moon & (scene["sky"] == toyscenes.DAY))
+    assert not np.any(sun & (scene["sky"] == scenes.NIGHT))
+    assert not np.any(moon & (scene["sky"] == scenes.DAY))
     assert not np.any(sun & moon)
 
 
@@ -339,3 +340,19 @@ def test_twins_mirror_each_other() -> None:
     assert len(rows) > 50
     np.testing.assert_allclose(world["x"][rows, slots] + world["x"][rows, slots + 1], 1)
     np.testing.assert_array_equal(looks["rgb"][rows, slots], looks["rgb"][rows, slots + 1])
+
+
+def test_check_draws_what_is_not_on_disk_and_shows_progress(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def progress(steps: Iterable[int], label: str) -> Iterable[int]:
+        seen.append(label)
+        return steps
+
+    dataset = ToyFaces(private_records=5, evaluation_records=4, cache_dir=str(tmp_path))
+    dataset.check(progress)
+    assert seen == ["drawing toyfaces"] * 2  # the private and the evaluation side
+    dataset.check(progress)
+    dataset.private()
+    assert len(dataset.evaluation()) == 4
+    assert len(seen) == 2

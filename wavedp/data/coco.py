@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from wavedp.data.photos import Photo, PhotoDataset, Progress, clean_caption, read_text, take
+from wavedp.data.photos import Photo, PhotoDataset, clean_caption, read_text, take
 from wavedp.dp.errors import UserError
 
 
@@ -48,7 +48,6 @@ class Coco(PhotoDataset):
         version: str,
         cache_dir: str | Path,
         captions_per_record: int = 5,
-        progress: Progress | None = None,
     ) -> None:
         super().__init__(
             root=root,
@@ -59,7 +58,6 @@ class Coco(PhotoDataset):
             version=version,
             cache_dir=cache_dir,
             captions_per_record=captions_per_record,
-            progress=progress,
         )
         self._parts = {"private": dict(private), "evaluation": dict(evaluation)}
 

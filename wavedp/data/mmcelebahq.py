@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, NoReturn
 
-from wavedp.data.photos import Photo, PhotoDataset, Progress, clean_caption, read_text, take
+from wavedp.data.photos import Photo, PhotoDataset, clean_caption, read_text, take
 from wavedp.dp.errors import UserError
 
 _IMAGE_FOLDERS = ("image/images", "CelebAMask-HQ/CelebA-HQ-img")
@@ -46,7 +46,6 @@ class MMCelebAHQ(PhotoDataset):
         version: str,
         cache_dir: str | Path,
         captions_per_record: int = 10,
-        progress: Progress | None = None,
     ) -> None:
         super().__init__(
             root=root,
@@ -57,7 +56,6 @@ class MMCelebAHQ(PhotoDataset):
             version=version,
             cache_dir=cache_dir,
             captions_per_record=captions_per_record,
-            progress=progress,
         )
 
     def index(self, root: Path) -> tuple[list[Photo], list[Photo]]:

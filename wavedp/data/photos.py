@@ -15,7 +15,7 @@ import stat
 import struct
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar, NamedTuple, TypeVar
@@ -27,12 +27,13 @@ from PIL import Image, ImageOps
 from wavedp.data.schema import Records
 from wavedp.dp.errors import UserError
 from wavedp.dp.private import PrivateRecords
+from wavedp.dp.progress import Progress, silent
 from wavedp.dp.store import PrivateStore, private_folder
 
-Progress = Callable[[int, int], None]
-"""Called with (images done, images in all) while a cache is built."""
-
 PRIVATE, EVALUATION = "private", "evaluation"
+
+Side = tuple[NDArray[np.uint8], list[tuple[str, ...]]]
+"""Images and captions of the private or the evaluation records."""
 
 _T = TypeVar("_T")
 _RECIPE = 1  # Raise it when `decode` changes, so that older caches are built anew.
@@ -76,7 +77,6 @@ class PhotoDataset(ABC):
         cache_dir: decoded images are kept under its ``photos`` folder.
         captions_per_record: public constant; a record with more captions is cut when used,
             one with fewer is cycled. This class returns what the files hold.
-        progress: optional hook, called while a cache is built.
     """
 
     redistributable = False
@@ -94,7 +94,6 @@ class PhotoDataset(ABC):
         version: str,
         cache_dir: str | Path,
         captions_per_record: int,
-        progress: Progress | None = None,
     ) -> None:
         self.root = None if root is None else Path(root).expanduser()
         self.private_records = private_records
@@ -104,15 +103,14 @@ class PhotoDataset(ABC):
         self.version = str(version)  # YAML reads 1 or 2017 as a number.
         self.cache_dir = Path(cache_dir).expanduser()
         self.captions_per_record = captions_per_record
-        self.progress = progress
         self._identity = ""
-        self._sides: dict[str, tuple[NDArray[np.uint8], list[tuple[str, ...]]]] | None = None
+        self._sides: dict[str, Side] | None = None
 
     @abstractmethod
     def index(self, root: Path) -> tuple[list[Photo], list[Photo]]:
         """The private and the evaluation records, each as many as declared, in fixed order."""
 
-    def check(self) -> None:
+    def check(self, progress: Progress = silent) -> None:
         """Read the folder afresh and decode what is not cached yet.
 
         Raises:
@@ -120,7 +118,7 @@ class PhotoDataset(ABC):
                 sides. Runs before training, so a corrupt photograph is found here.
         """
         self._sides = None
-        self._open()
+        self._open(progress)
 
     def private(self) -> PrivateRecords:
         """Sealed columns ``images`` (uint8 ``[n, 3, R, R]``, memory-mapped, read-only) and
@@ -137,7 +135,7 @@ class PhotoDataset(ABC):
         images, captions = self._open()[EVALUATION]
         return Records(images, captions, f"{self.name} {self.version} {EVALUATION}")
 
-    def _open(self) -> dict[str, tuple[NDArray[np.uint8], list[tuple[str, ...]]]]:
+    def _open(self, progress: Progress = silent) -> dict[str, Side]:
         if self._sides is None:
             root = self._checked_root()
             private, evaluation = self.index(root)
@@ -149,7 +147,7 @@ class PhotoDataset(ABC):
             sources = [(file, *_size_and_time(root / file)) for file in captions]
             self._identity = f"{self.resolution}px {digests[PRIVATE]} {_digest(sources)}"
             self._sides = {
-                side: (self._images(root, photos, side, digests[side]), _captions(photos))
+                side: (self._images(root, photos, side, digests[side], progress), _captions(photos))
                 for side, photos in sides.items()
             }
         return self._sides
@@ -178,7 +176,7 @@ class PhotoDataset(ABC):
         return self.root
 
     def _images(
-        self, root: Path, photos: Sequence[Photo], side: str, digest: str
+        self, root: Path, photos: Sequence[Photo], side: str, digest: str, progress: Progress
     ) -> NDArray[np.uint8]:
         label = f"{self.name}-{self.version}-{self.resolution}px-{side}"
         return cached_images(
@@ -187,7 +185,7 @@ class PhotoDataset(ABC):
             digest=digest,
             file=self.cache_dir / "photos" / side / f"{label}.npy",
             private=side == PRIVATE,
-            progress=self.progress,
+            progress=progress,
         )
 
 
@@ -224,7 +222,7 @@ def cached_images(
     digest: str,
     file: Path,
     private: bool,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> NDArray[np.uint8]:
     """The decoded images, uint8 ``[n, 3, R, R]``, memory-mapped read-only from ``file``.
 
@@ -361,7 +359,7 @@ def _open_cache(
 
 
 def _npy_parts(
-    paths: Sequence[Path], shape: tuple[int, ...], progress: Progress | None
+    paths: Sequence[Path], shape: tuple[int, ...], progress: Progress
 ) -> Iterator[bytes]:
     """The bytes of an .npy file, decoded as they are asked for."""
     header = io.BytesIO()
@@ -369,12 +367,10 @@ def _npy_parts(
     np.lib.format.write_array_header_1_0(header, form)
     yield header.getvalue()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(paths), _CHUNK):
+        for start in progress(range(0, len(paths), _CHUNK), "decoding photographs"):
             chunk = paths[start : start + _CHUNK]
             for image in pool.map(decode, chunk, [shape[-1]] * len(chunk)):
                 yield image.tobytes()
-            if progress is not None:
-                progress(start + len(chunk), len(paths))
 
 
 def _replace(file: Path, parts: Iterator[bytes] | Sequence[bytes]) -> None:

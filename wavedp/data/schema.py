@@ -16,6 +16,7 @@ import numpy as np
 
 from wavedp.dp.errors import UserError
 from wavedp.dp.private import PrivateRecords
+from wavedp.dp.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,12 @@ class Dataset(Protocol):
     redistributable: bool
     """False for photographs: reports that show them stay in a git-ignored folder."""
 
-    def check(self) -> None:
-        """Raise :class:`UserError` if anything needed is missing or damaged."""
+    def check(self, progress: Progress = silent) -> None:
+        """Draw or decode what is not cached yet.
+
+        Raises:
+            UserError: anything needed is missing or damaged.
+        """
 
     def private(self) -> PrivateRecords:
         """The private records, sealed."""
@@ -87,5 +92,5 @@ class PublicDataset(Protocol):
     version: str
     resolution: int
 
-    def records(self, start: int, stop: int) -> Records:
-        """Records ``start`` to ``stop`` (exclusive)."""
+    def records(self, start: int, stop: int, progress: Progress = silent) -> Records:
+        """Records ``start`` to ``stop`` (exclusive), drawn or decoded if not cached yet."""

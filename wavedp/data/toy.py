@@ -13,6 +13,7 @@ from wavedp.data.drawing import Array, Attributes, Canvas, Dice, Draws
 from wavedp.data.schema import Records
 from wavedp.dp.errors import UserError
 from wavedp.dp.private import PrivateRecords
+from wavedp.dp.progress import Progress, silent
 from wavedp.dp.store import PrivateStore
 
 EVALUATION_OFFSET = 10_000_000
@@ -68,8 +69,7 @@ class ToySet:
         """One caption of one record."""
         raise NotImplementedError
 
-    def check(self) -> None:
-        """Refuse a resolution that the pictures are not designed for."""
+    def _check_resolution(self) -> None:
         if self.resolution not in (32, 64):
             raise UserError(
                 f"{self.name} is drawn at 32 or 64 pixels, not {self.resolution}: "
@@ -100,32 +100,36 @@ class ToySet:
             for row in range(len(indices))
         ]
 
-    def records(self, start: int, stop: int) -> Records:
-        """Records ``start`` to ``stop`` (exclusive): pictures from the cache, lazy captions."""
-        self.check()
+    def records(self, start: int, stop: int, progress: Progress = silent) -> Records:
+        """Records ``start`` to ``stop`` (exclusive): pictures from the cache, lazy captions.
+
+        Raises:
+            UserError: the pictures are not designed for this resolution.
+        """
+        self._check_resolution()
         indices = range(start, stop)
-        return Records(self._stored(indices), LazyCaptions(self, indices), self.name)
+        return Records(self._stored(indices, progress), LazyCaptions(self, indices), self.name)
 
     @property
     def _label(self) -> str:
         """What the pictures are a function of, besides their indices."""
         return f"{self.domain}-{self.version}-{self.resolution}px-seed{self.seed}"
 
-    def _stored(self, indices: range) -> Array:
+    def _stored(self, indices: range, progress: Progress) -> Array:
         path = self._cache / f"{self._label}-{indices.start}-{indices.stop}.npy"
         if not path.exists():
-            self._store(path, indices)
+            self._store(path, indices, progress)
         stored: Array = np.load(path, mmap_mode="r")
         return stored
 
-    def _store(self, path: Path, indices: range) -> None:
+    def _store(self, path: Path, indices: range, progress: Progress) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         shape = len(indices), 3, self.resolution, self.resolution
         try:
             file = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
             step = self.chunk * 32**2 // self.resolution**2
-            for first in range(0, len(indices), step):
+            for first in progress(range(0, len(indices), step), f"drawing {self.name}"):
                 part = indices[first : first + step]
                 file[first : first + len(part)] = self.draw(part)
             file.flush()
@@ -185,9 +189,9 @@ class PrivateToySet(ToySet):
         self.private_records = private_records
         self.evaluation_records = evaluation_records
 
-    def check(self) -> None:
-        """Refuse a resolution or a number of records that cannot be drawn."""
-        super().check()
+    def check(self, progress: Progress = silent) -> None:
+        """Draw what is not cached yet; refuse a resolution or number that cannot be drawn."""
+        self._check_resolution()
         for name in ("private_records", "evaluation_records"):
             count = getattr(self, name)
             if not 0 < count <= EVALUATION_OFFSET:
@@ -195,6 +199,8 @@ class PrivateToySet(ToySet):
                     f"{self.name}: {name} is {count}; set it to a number from 1 to "
                     f"{EVALUATION_OFFSET:,}."
                 )
+        self.records(0, self.private_records, progress)
+        self._evaluation(progress)
 
     def private(self) -> PrivateRecords:
         """The private records, sealed: columns ``images`` and ``captions``."""
@@ -206,4 +212,8 @@ class PrivateToySet(ToySet):
 
     def evaluation(self) -> Records:
         """The evaluation records, disjoint from the private ones."""
-        return self.records(EVALUATION_OFFSET, EVALUATION_OFFSET + self.evaluation_records)
+        return self._evaluation(silent)
+
+    def _evaluation(self, progress: Progress) -> Records:
+        stop = EVALUATION_OFFSET + self.evaluation_records
+        return self.records(EVALUATION_OFFSET, stop, progress)

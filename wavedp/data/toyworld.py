@@ -142,15 +142,19 @@ def world_looks(draws: Draws, attributes: Attributes) -> Attributes:
     return looks
 
 
+_OF_A_PRIMITIVE = ("x", "y", "size", "angle", "style", "rgb", "rgb2")
+
+
 def paint_world(canvas: Canvas, look: Attributes) -> None:
     """Paint the arrangements."""
     _background(canvas, look)
     for slot in range(SLOTS):
-        for code in np.unique(2 * look["kind"][:, slot] + look["large"][:, slot]):
-            # Large and small apart, so that the small ones need only small patches.
-            mask = (look["kind"][:, slot] == code // 2) & (look["large"][:, slot] == code % 2)
-            if code >= 0:
-                _primitive(canvas.where(mask), where(look, mask), slot, code // 2)
+        mine = {name: look[name][:, slot] for name in _OF_A_PRIMITIVE}
+        # Large and small apart, so that the small ones need only small patches.
+        codes = 2 * look["kind"][:, slot] + look["large"][:, slot]
+        for code in np.unique(codes[codes >= 0]):
+            mask = codes == code
+            _primitive(canvas.where(mask), where(mine, mask), code // 2)
     _specks(canvas, look)
 
 
@@ -191,10 +195,9 @@ def _grating(pitch: Array, pattern: int) -> Shape:
     return Shape(0.0, 0.0, 1.0, 1.0, None, distance)
 
 
-def _primitive(canvas: Canvas, look: Attributes, slot: int, kind: int) -> None:
-    style, rgb, rgb2 = look["style"][:, slot], look["rgb"][:, slot], look["rgb2"][:, slot]
-    place = look["x"][:, slot], look["y"][:, slot]
-    framed = canvas.posed(*place, look["size"][:, slot], look["angle"][:, slot])
+def _primitive(canvas: Canvas, look: Attributes, kind: int) -> None:
+    style, rgb, rgb2 = look["style"], look["rgb"], look["rgb2"]
+    framed = canvas.posed(look["x"], look["y"], look["size"], look["angle"])
     patch = framed.patch(1.2)
     painter = PAINTERS[kind]
     mask = style[:, 0] < 0.25  # a soft shadow

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from wavedp.dp.errors import UserError
+from wavedp.dp.progress import Progress, silent
 from wavedp.dp.store import PrivateStore
 
 Columns = Mapping[str, Any]
@@ -51,6 +52,7 @@ class PrivateRecords:
         *,
         key: str | None = None,
         chunk: int = 512,
+        progress: Progress = silent,
     ) -> PrivateRecords:
         """Apply a frozen, public, per-record function and seal the result.
 
@@ -61,12 +63,13 @@ class PrivateRecords:
             key: a public name for the function and all that it depends on, such as the
                 digest of its weights. With a key and a store, the result is kept on disk.
             chunk: how many records at a time; the result must not depend on it.
+            progress: called with the chunks.
         """
         if self.__store is None or key is None:
-            return self._resealed(self._mapped(function, chunk))
+            return self._resealed(self._mapped(function, chunk, progress))
         kept = self.__store.load(key)
         if kept is None or _size(kept) != _size(self.__columns):
-            kept = self._mapped(function, chunk)
+            kept = self._mapped(function, chunk, progress)
             self.__store.save(key, kept)
         return self._resealed(kept, self.__store.derived(key))
 
@@ -74,12 +77,12 @@ class PrivateRecords:
         return PrivateRecords(columns, name=self.name, records=self.records, store=store)
 
     def _mapped(
-        self, function: Callable[[Columns], Mapping[str, Tensor]], chunk: int
+        self, function: Callable[[Columns], Mapping[str, Tensor]], chunk: int, progress: Progress
     ) -> dict[str, Tensor]:
         size = _size(self.__columns)
         parts: list[Mapping[str, Tensor]] = []
         with torch.no_grad():
-            for start in range(0, size, chunk):
+            for start in progress(range(0, size, chunk), "encoding private records"):
                 rows = {k: v[start : start + chunk] for k, v in self.__columns.items()}
                 parts.append(function(rows))
         joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -8,7 +8,7 @@ let the optimizer step. An empty batch is a step like any other: it releases noi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,8 @@ from wavedp.dp.ledger import Ledger
 from wavedp.dp.noise import GaussianNoise
 from wavedp.dp.plan import Plan
 from wavedp.dp.private import PrivateRecords, open_columns
+from wavedp.dp.progress import Progress, silent
 
-Progress = Callable[[Iterable[int], str], Iterable[int]]
 Schedule = Callable[[float], float]
 """Fraction of training done, 0..1, to a factor on the learning rate."""
 
@@ -57,7 +57,7 @@ class Trainer:
         ema_decay: float = 0.0,
         noise_seed: int | None = None,
         sampling_seed: int | None = None,
-        progress: Progress | None = None,
+        progress: Progress = silent,
     ) -> None:
         self.plan = plan
         self.ledger = ledger
@@ -67,7 +67,7 @@ class Trainer:
         self._sampling = np.random.default_rng(sampling_seed)
         std = 0.0 if plan.noise_multiplier == 0 else plan.noise_multiplier * plan.clip
         self._noise = GaussianNoise(std, self.device, noise_seed)
-        self._progress: Progress = progress or (lambda steps, _: steps)
+        self.progress = progress
 
     def fit(
         self,
@@ -103,7 +103,7 @@ class Trainer:
         rates = [group["lr"] for group in optimizer.param_groups]
         model.train()
         start = time.perf_counter()
-        for step in self._progress(range(self.plan.steps), label):
+        for step in self.progress(range(self.plan.steps), label):
             if schedule is not None:
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * schedule(step / self.plan.steps)

@@ -294,7 +294,7 @@ class PriorTraining:
         With ``freeze_codes``, all but the ones that :meth:`SpectralPrior.freeze_codes` names.
         """
         encoder = self._encoder(tokenizer, scales)
-        tokens = private.map(encoder, key=encoder.key)
+        tokens = private.map(encoder, key=encoder.key, progress=trainer.progress)
         prior.freeze_above(scales)
         if freeze_codes:
             prior.freeze_codes()
