@@ -7,11 +7,9 @@ absent those tests skip and say so.
 from __future__ import annotations
 
 import io
-import json
 import os
-import pickle
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,138 +18,29 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from photo_folders import (
+    BLUE,
+    COCO_IDS,
+    GREEN,
+    NOTES,
+    REAL,
+    RED,
+    REPOSITORY,
+    coco,
+    colour,
+    columns_of,
+    edit_notes,
+    refused,
+    save,
+    shown,
+)
 from PIL import Image
 
 from wavedp.data import photos
-from wavedp.data.coco import Coco
-from wavedp.data.mmcelebahq import MMCelebAHQ, read_split
 from wavedp.data.photos import decode
 from wavedp.data.schema import Dataset
 from wavedp.dp.errors import UserError
-from wavedp.dp.private import PrivateRecords, open_columns
-
-REPOSITORY = Path(__file__).parents[2]
-REAL = REPOSITORY.parent / "shared" / "real"
-RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
-COCO_IDS = [9, 10, 25, 100, 1000, 4000]  # as text they would sort 10, 100, 1000, 25, 4000, 9
-IMAGE_FOLDERS = ["image/images", "CelebAMask-HQ/CelebA-HQ-img"]
-NOTES = "annotations/captions_val2017.json"
-
-
-def colour(number: int) -> tuple[int, int, int]:
-    """A colour that tells records apart after decoding."""
-    return (number * 37 % 256, number * 91 % 256, number * 53 % 256)
-
-
-def save(path: Path, number: int, size: tuple[int, int] = (12, 10)) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour(number)).save(path, format="PNG")  # exact, whatever the ending
-
-
-def columns_of(private: PrivateRecords) -> Mapping[str, Any]:
-    """What a mapped function is shown; the fixtures fit into one chunk."""
-    seen: list[Mapping[str, Any]] = []
-
-    def look(columns: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        seen.append(columns)
-        return {"x": torch.zeros(len(columns["images"]))}
-
-    private.map(look)
-    (columns,) = seen
-    return columns
-
-
-def shown(images: np.ndarray) -> list[tuple[int, ...]]:
-    """The colour of every (uniform) image."""
-    assert (images == images[:, :, :1, :1]).all()
-    return [tuple(int(v) for v in image[:, 0, 0]) for image in images]
-
-
-def refused(dataset: Dataset, *words: str) -> None:
-    """``check`` refuses with one sentence that has all the words."""
-    with pytest.raises(UserError) as caught:
-        dataset.check()
-    for word in words:
-        assert word in str(caught.value)
-
-
-@pytest.fixture
-def coco_root(tmp_path: Path) -> Path:
-    root = tmp_path / "coco"
-    for number in COCO_IDS:
-        save(root / f"val2017/{number:012d}.jpg", number)
-    scrambled = [1000, 10, 4000, 9, 100, 25]
-    content = {
-        "images": [{"id": i, "file_name": f"{i:012d}.jpg", "license": 4} for i in scrambled],
-        "annotations": [
-            {"id": 7 * i + k, "image_id": i, "caption": f" Photo\t{i},  take {k}.\n"}
-            for k in range(2)
-            for i in scrambled
-        ],
-    }
-    content["annotations"].append({"id": 1, "image_id": 9, "caption": " \n"})
-    write_json(root / NOTES, content)
-    return root
-
-
-def write_json(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content), encoding="utf-8")
-
-
-def edit_notes(root: Path, edit: Callable[[dict[str, Any]], object]) -> None:
-    content = json.loads((root / NOTES).read_text())
-    edit(content)
-    write_json(root / NOTES, content)
-
-
-def coco(root: Path | None, tmp_path: Path, **changes: Any) -> Coco:
-    settings: dict[str, Any] = {
-        "root": root,
-        "private": {"images": "val2017", "annotations": NOTES, "start": 0},
-        "evaluation": {"images": "val2017", "annotations": NOTES, "start": 4},
-        "private_records": 4,
-        "evaluation_records": 2,
-        "resolution": 4,
-        "name": "coco_test",
-        "version": "1",
-        "cache_dir": tmp_path / "cache",
-    }
-    return Coco(**{**settings, **changes})
-
-
-@pytest.fixture(params=IMAGE_FOLDERS)
-def face_root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    root = tmp_path / "faces"
-    for number in range(6):
-        save(root / request.param / f"{number}.jpg", number)
-        text = root / f"text/celeba-caption/{number}.txt"
-        text.parent.mkdir(parents=True, exist_ok=True)
-        text.write_text("".join(f"Face {number},  line {k}.\r\n" for k in range(10)) + "\n")
-    split(root, "train", ["0", "3", "1", "2"])
-    split(root, "test", ["5", "4"])
-    return root
-
-
-def split(root: Path, side: str, ids: Any) -> Path:
-    path = root / side / "filenames.pickle"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pickle.dumps(ids, protocol=2))
-    return path
-
-
-def faces(root: Path | None, tmp_path: Path, **changes: Any) -> MMCelebAHQ:
-    settings: dict[str, Any] = {
-        "root": root,
-        "private_records": 4,
-        "evaluation_records": 2,
-        "resolution": 4,
-        "name": "faces_test",
-        "version": "1",
-        "cache_dir": tmp_path / "cache",
-    }
-    return MMCelebAHQ(**{**settings, **changes})
-
+from wavedp.dp.private import open_columns
 
 # Decoding.
 
@@ -368,252 +257,6 @@ def test_decoding_shows_progress_and_only_where_there_is_something_to_decode(
         dataset.check(progress)
     assert seen == [("decoding photographs", step) for step in (0, 3, 0)]
     assert shown(columns_of(dataset.private())["images"]) == [colour(i) for i in COCO_IDS[:4]]
-
-
-# COCO.
-
-
-def test_coco_splits_by_numeric_id_and_cleans_captions(coco_root: Path, tmp_path: Path) -> None:
-    dataset = coco(coco_root, tmp_path)
-    assert isinstance(dataset, Dataset)
-    assert dataset.redistributable is False
-    dataset.check()
-    private = dataset.private()
-    assert private.records == 4
-    columns = columns_of(private)
-    assert shown(columns["images"]) == [colour(i) for i in (9, 10, 25, 100)]
-    # Every caption, cleaned; the empty third one of image 9 is dropped.
-    assert columns["captions"][0] == ("Photo 9, take 0.", "Photo 9, take 1.")
-    evaluation = dataset.evaluation()
-    assert shown(evaluation.images) == [colour(1000), colour(4000)]
-    assert evaluation.captions[1] == ("Photo 4000, take 0.", "Photo 4000, take 1.")
-
-
-def test_coco_reads_the_published_pair_of_files(coco_root: Path, tmp_path: Path) -> None:
-    for number in (3, 5):
-        save(coco_root / f"train2017/{number:012d}.jpg", number)
-    content = {
-        "images": [{"id": i, "file_name": f"{i:012d}.jpg"} for i in (5, 3)],
-        "annotations": [{"id": i, "image_id": i, "caption": str(i)} for i in (5, 3)],
-    }
-    train = "annotations/captions_train2017.json"
-    write_json(coco_root / train, content)
-    settings: dict[str, Any] = {
-        "private": {"images": "train2017", "annotations": train},
-        "evaluation": {"images": "val2017", "annotations": NOTES},
-        "private_records": 2,
-    }
-    dataset = coco(coco_root, tmp_path, **settings)
-    dataset.check()
-    assert shown(columns_of(dataset.private())["images"]) == [colour(3), colour(5)]
-    assert shown(dataset.evaluation().images) == [colour(9), colour(10)]
-    # train2017 with val2014: the same photograph under the same id on both sides.
-    content["images"][0]["id"] = content["annotations"][0]["image_id"] = 9
-    write_json(coco_root / train, content)
-    refused(coco(coco_root, tmp_path, **settings), "record 9", "private", "evaluation")
-
-
-def test_coco_tolerates_a_byte_order_mark(coco_root: Path, tmp_path: Path) -> None:
-    text = (coco_root / NOTES).read_text()
-    (coco_root / NOTES).write_text(text, encoding="utf-8-sig")
-    coco(coco_root, tmp_path).check()
-
-
-def test_coco_refuses_overlapping_sides(coco_root: Path, tmp_path: Path) -> None:
-    refused(coco(coco_root, tmp_path, private_records=5), "record 1000", "counts once")
-
-
-def test_coco_refuses_fewer_records_than_declared(coco_root: Path, tmp_path: Path) -> None:
-    refused(coco(coco_root, tmp_path, private_records=7), "dataset.private_records=7", "lists 6")
-    refused(coco(coco_root, tmp_path, evaluation_records=3), "dataset.evaluation_records=3", "4 on")
-
-
-def test_coco_counts_missing_images_and_names_the_first(coco_root: Path, tmp_path: Path) -> None:
-    for number in (25, 100):
-        (coco_root / f"val2017/{number:012d}.jpg").unlink()
-    refused(coco(coco_root, tmp_path), "2 of 4 private images", "val2017/000000000025.jpg")
-    assert not (tmp_path / "cache").exists()  # refused before anything is decoded
-
-
-def test_check_reads_the_folder_afresh(coco_root: Path, tmp_path: Path) -> None:
-    dataset = coco(coco_root, tmp_path)
-    dataset.check()
-    (coco_root / "val2017/000000004000.jpg").unlink()
-    refused(dataset, "1 of 2 evaluation images")
-
-
-def test_coco_names_the_first_image_without_captions(coco_root: Path, tmp_path: Path) -> None:
-    def drop(content: dict[str, Any]) -> None:
-        kept = [note for note in content["annotations"] if note["image_id"] != 4000]
-        content["annotations"] = kept
-
-    edit_notes(coco_root, drop)
-    refused(coco(coco_root, tmp_path), "1 of 2 evaluation images", "000000004000.jpg", NOTES)
-
-
-@pytest.mark.parametrize(
-    "name", ["../x.jpg", "/etc/x.jpg", "sub/x.jpg", "..\\x.jpg", "..", "", "a\0.jpg", 7, None]
-)
-def test_coco_refuses_file_names_that_leave_the_folder(
-    coco_root: Path, tmp_path: Path, name: Any
-) -> None:
-    save(coco_root / "x.jpg", 1)  # so that only the refusal keeps it from being read
-    edit_notes(coco_root, lambda content: content["images"][0].update(file_name=name))
-    refused(coco(coco_root, tmp_path), "image 1000 is not a plain file name")
-
-
-@pytest.mark.parametrize("change", [{"id": 9}, {"file_name": "000000000009.jpg"}])
-def test_coco_refuses_a_record_listed_twice(
-    coco_root: Path, tmp_path: Path, change: dict[str, Any]
-) -> None:
-    edit_notes(coco_root, lambda content: content["images"][0].update(change))
-    refused(coco(coco_root, tmp_path), "twice")
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b'{"images": [', "not valid JSON"),
-        (b"[]", "not a COCO caption file"),
-        (b'{"images": [{"id": 1}], "annotations": []}', "not a COCO caption file"),
-        (b'{"images": [], "annotations": [{"image_id": 1, "caption": null}]}', "not a COCO"),
-        (b'{"images": "\xff"}', "not UTF-8"),
-        (None, "is missing"),
-    ],
-)
-def test_coco_refuses_a_bad_annotation_file(
-    coco_root: Path, tmp_path: Path, content: bytes | None, words: str
-) -> None:
-    (coco_root / NOTES).unlink()
-    if content is not None:
-        (coco_root / NOTES).write_bytes(content)
-    refused(coco(coco_root, tmp_path), str(coco_root / NOTES), words)
-
-
-def test_coco_refuses_unknown_settings_of_a_side(coco_root: Path, tmp_path: Path) -> None:
-    extra = {"images": "val2017", "annotations": NOTES, "stop": 2}
-    refused(coco(coco_root, tmp_path, private=extra), "dataset.private", "stop")
-
-
-@pytest.mark.parametrize(
-    ("setting", "value"),
-    [("private_records", 0), ("resolution", 32.5), ("name", "../x"), ("version", "a b")],
-)
-def test_bad_settings_are_named(coco_root: Path, tmp_path: Path, setting: str, value: Any) -> None:
-    refused(coco(coco_root, tmp_path, **{setting: value}), f"dataset.{setting}=")
-
-
-# MM-CelebA-HQ.
-
-
-def test_faces_follow_the_split_files(face_root: Path, tmp_path: Path) -> None:
-    dataset = faces(face_root, tmp_path)
-    assert isinstance(dataset, Dataset)
-    assert dataset.redistributable is False
-    dataset.check()
-    columns = columns_of(dataset.private())
-    assert shown(columns["images"]) == [colour(i) for i in (0, 3, 1, 2)]
-    assert columns["captions"][1] == tuple(f"Face 3, line {k}." for k in range(10))
-    evaluation = dataset.evaluation()
-    assert shown(evaluation.images) == [colour(5), colour(4)]
-    assert evaluation.captions[0][9] == "Face 5, line 9."
-
-
-def test_faces_use_the_declared_number_not_the_files(face_root: Path, tmp_path: Path) -> None:
-    dataset = faces(face_root, tmp_path, private_records=3, evaluation_records=1)
-    dataset.check()
-    assert shown(columns_of(dataset.private())["images"]) == [colour(i) for i in (0, 3, 1)]
-    assert len(dataset.evaluation()) == 1
-    refused(faces(face_root, tmp_path, private_records=5), "private_records=5", "lists 4")
-
-
-@pytest.mark.parametrize("declared", [(4, 2), (2, 1)])
-def test_swapped_split_files_are_refused(
-    face_root: Path, tmp_path: Path, declared: tuple[int, int]
-) -> None:
-    split(face_root, "train", ["5", "4"])
-    split(face_root, "test", ["0", "3", "1", "2"])
-    private, evaluation = declared
-    dataset = faces(face_root, tmp_path, private_records=private, evaluation_records=evaluation)
-    refused(dataset, "look swapped", "lists 2", "lists 4")
-
-
-def test_a_config_with_the_two_numbers_exchanged_is_refused(
-    face_root: Path, tmp_path: Path
-) -> None:
-    dataset = faces(face_root, tmp_path, private_records=2, evaluation_records=4)
-    refused(dataset, "look swapped", "lists 4", "lists 2")
-
-
-def test_a_small_train_side_that_is_declared_is_not_taken_for_swapped(
-    face_root: Path, tmp_path: Path
-) -> None:
-    split(face_root, "train", ["5", "4"])
-    split(face_root, "test", ["0", "3", "1"])
-    faces(face_root, tmp_path, private_records=2, evaluation_records=3).check()
-
-
-class Trap:
-    """Pickles into a call that leaves a trace."""
-
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.trace),)
-
-
-def test_a_pickle_that_runs_code_is_refused_unrun(face_root: Path, tmp_path: Path) -> None:
-    trace = tmp_path / "trace"
-    path = split(face_root, "train", ["0", Trap(trace)])
-    pickle.loads(path.read_bytes())
-    trace.rmdir()  # the trap works where nothing stops it: raises if it did not
-    refused(faces(face_root, tmp_path), "train/filenames.pickle", "mkdir", "do not trust")
-    assert not trace.exists()
-
-
-@pytest.mark.parametrize("ids", [["../0"], ["0.jpg"], [0], ("0",), {"0": 1}, [["0"]], "0", ["٣"]])
-def test_a_split_that_is_not_a_list_of_ids_is_refused(tmp_path: Path, ids: Any) -> None:
-    with pytest.raises(UserError, match="not a list of image ids"):
-        read_split(split(tmp_path, "train", ids))
-
-
-@pytest.mark.parametrize("content", [b"", b"junk", pickle.dumps(["0"])[:-4], b"\x80\x05].", b"."])
-def test_a_damaged_split_file_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "filenames.pickle"
-    path.write_bytes(content)
-    if content == b"\x80\x05].":  # a sound pickle of an empty list: short, but not damaged
-        assert read_split(path) == []
-        return
-    with pytest.raises(UserError, match=r"filenames\.pickle is not a valid pickle"):
-        read_split(path)
-
-
-def test_an_id_listed_twice_or_on_both_sides_is_refused(face_root: Path, tmp_path: Path) -> None:
-    split(face_root, "train", ["0", "1", "1", "2"])
-    refused(faces(face_root, tmp_path), "train/filenames.pickle lists an id twice")
-    split(face_root, "train", ["0", "1", "2", "4"])
-    refused(faces(face_root, tmp_path), "record 4", "private", "evaluation")
-
-
-def test_faces_name_what_a_half_copied_folder_lacks(face_root: Path, tmp_path: Path) -> None:
-    (face_root / "text/celeba-caption/3.txt").unlink()
-    (face_root / "text/celeba-caption/1.txt").write_text(" \n\n")
-    refused(faces(face_root, tmp_path), "2 of 4 private", "text/celeba-caption/3.txt")
-
-
-def test_faces_refuse_captions_that_are_not_utf8(face_root: Path, tmp_path: Path) -> None:
-    (face_root / "text/celeba-caption/3.txt").write_bytes("visage rasé".encode("latin-1"))
-    refused(faces(face_root, tmp_path), "text/celeba-caption/3.txt is not UTF-8")
-
-
-def test_faces_refuse_a_folder_without_images_or_split(face_root: Path, tmp_path: Path) -> None:
-    for folder in IMAGE_FOLDERS:
-        if (face_root / folder).exists():
-            (face_root / folder).rename(tmp_path / "elsewhere")
-    refused(faces(face_root, tmp_path), *IMAGE_FOLDERS)
-    (face_root / "test/filenames.pickle").unlink()
-    refused(faces(face_root, tmp_path), "test/filenames.pickle cannot be read")
 
 
 # The configs.
