@@ -229,6 +229,7 @@ def _finetune(
         engine=settings.engine,
         device=device,
         micro_batch=settings.micro_batch,
+        pad=device.type != "cpu",
         ema_decay=settings.ema_decay,
         noise_seed=seeds.noise_seed,
         sampling_seed=seeds.sampling_seed,

@@ -210,29 +210,33 @@ def test_private_data_stays_in_the_private_folder(coco_root: Path, tmp_path: Pat
     assert {path: path.read_bytes() for path in outside} == before
 
 
-def test_tokens_are_kept_until_an_image_or_a_caption_changes(
+class CaptionLengths:
+    """A mapped function that counts its calls."""
+
+    key, calls = "caption lengths", 0
+
+    def __call__(self, columns: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        self.calls += 1
+        return {"lengths": torch.tensor([len(" ".join(own)) for own in columns["captions"]])}
+
+
+def test_what_is_mapped_is_kept_until_an_image_or_a_caption_changes(
     coco_root: Path, tmp_path: Path
 ) -> None:
-    calls = 0
-
-    def count(columns: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        nonlocal calls
-        calls += 1
-        lengths = torch.tensor([len(" ".join(own)) for own in columns["captions"]])
-        return {"lengths": lengths}
+    lengths = CaptionLengths()
 
     def total() -> int:
-        mapped = coco(coco_root, tmp_path).private().map(count, key="lengths")
+        mapped = coco(coco_root, tmp_path).private().map(lengths)
         return int(open_columns(mapped)["lengths"].sum())
 
     before = total()
-    assert (total(), calls) == (before, 1)
+    assert (total(), lengths.calls) == (before, 1)
     edit_notes(coco_root, lambda notes: notes["annotations"][1].update(caption="a longer one"))
     assert total() != before
-    assert calls == 2
+    assert lengths.calls == 2
     os.utime(coco_root / NOTES, ns=(1, 1))
     total()
-    assert calls == 3
+    assert lengths.calls == 3
 
 
 def test_a_cache_that_cannot_be_written_is_one_sentence(coco_root: Path, tmp_path: Path) -> None:

@@ -129,8 +129,15 @@ def epsilon_of(
         return 0.0
     if any(event.noise_multiplier == 0 for event in used):
         return math.inf
+    return _composed(frozenset(used.items()), delta, accountant, interval)
+
+
+@lru_cache(maxsize=128)
+def _composed(
+    counts: frozenset[tuple[Event, int]], delta: float, accountant: str, interval: float
+) -> float:
     tracker = ACCOUNTANTS[accountant](interval)
-    tracker.compose(_dp_event(used))
+    tracker.compose(_dp_event(dict(counts)))
     return float(tracker.get_epsilon(delta))
 
 

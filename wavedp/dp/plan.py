@@ -33,7 +33,7 @@ class Plan(Protocol):
     @property
     def budget(self) -> Budget: ...
 
-    def batches(self, size: int, micro_batch: int, generator: np.random.Generator) -> Batches:
+    def batches(self, size: int, generator: np.random.Generator) -> Batches:
         """The endless stream of logical batches over ``size`` records."""
 
 
@@ -117,9 +117,9 @@ class DPPlan:
         """What one step costs."""
         return Event(self.sampling_probability, self.noise_multiplier)
 
-    def batches(self, size: int, micro_batch: int, generator: np.random.Generator) -> Batches:
+    def batches(self, size: int, generator: np.random.Generator) -> Batches:
         """Poisson batches; ``size`` is the true number of records, which stays private."""
-        return PoissonBatches(size, self.sampling_probability, micro_batch, generator)
+        return PoissonBatches(size, self.sampling_probability, generator)
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,6 @@ class NonPrivatePlan:
         """An infinite one."""
         return Budget(math.inf, self.delta)
 
-    def batches(self, size: int, micro_batch: int, generator: np.random.Generator) -> Batches:
+    def batches(self, size: int, generator: np.random.Generator) -> Batches:
         """Shuffled epochs in batches of exactly ``min(expected_batch, size)``."""
-        return ShuffledBatches(size, self.expected_batch, micro_batch, generator)
+        return ShuffledBatches(size, self.expected_batch, generator)

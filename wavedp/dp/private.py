@@ -19,6 +19,7 @@ from wavedp.dp.progress import Progress, silent
 from wavedp.dp.store import PrivateStore
 
 Columns = Mapping[str, Any]
+PerRecord = Callable[[Columns], Mapping[str, Tensor]]
 
 
 class PrivateRecords:
@@ -47,38 +48,44 @@ class PrivateRecords:
         self.records = records
 
     def map(
-        self,
-        function: Callable[[Columns], Mapping[str, Tensor]],
-        *,
-        key: str | None = None,
-        chunk: int = 512,
-        progress: Progress = silent,
+        self, *functions: PerRecord, chunk: int = 512, progress: Progress = silent
     ) -> PrivateRecords:
-        """Apply a frozen, public, per-record function and seal the result.
+        """Apply frozen, public, per-record functions and seal their results side by side.
 
         Args:
-            function: from columns of up to ``chunk`` records to tensors with one row per
+            functions: each from columns of up to ``chunk`` records to tensors with one row per
                 record. It must treat every record on its own (so no batch statistics) and
-                must not learn: it runs without gradients.
-            key: a public name for the function and all that it depends on, such as the
-                digest of its weights. With a key and a store, the result is kept on disk.
+                must not learn: it runs without gradients. If it has an attribute ``key``, a
+                public name of itself and all that it depends on (such as the digest of its
+                weights), and there is a store, its result is kept on disk under that name.
             chunk: how many records at a time; the result must not depend on it.
             progress: called with the chunks.
+
+        Raises:
+            UserError: a function does not return one row per record, or two return columns
+                of the same name.
         """
+        mapped: dict[str, Tensor] = {}
+        for function in functions:
+            columns = self._kept(function, chunk, progress)
+            if twice := mapped.keys() & columns.keys():
+                raise UserError(f"Two mapped functions return a column {sorted(twice)[0]!r}.")
+            mapped |= columns
+        keys = [getattr(function, "key", None) for function in functions]
+        store = self.__store.derived(str(keys)) if self.__store and None not in keys else None
+        return PrivateRecords(mapped, name=self.name, records=self.records, store=store)
+
+    def _kept(self, function: PerRecord, chunk: int, progress: Progress) -> dict[str, Tensor]:
+        key = getattr(function, "key", None)
         if self.__store is None or key is None:
-            return self._resealed(self._mapped(function, chunk, progress))
+            return self._mapped(function, chunk, progress)
         kept = self.__store.load(key)
         if kept is None or _size(kept) != _size(self.__columns):
             kept = self._mapped(function, chunk, progress)
             self.__store.save(key, kept)
-        return self._resealed(kept, self.__store.derived(key))
+        return kept
 
-    def _resealed(self, columns: Columns, store: PrivateStore | None = None) -> PrivateRecords:
-        return PrivateRecords(columns, name=self.name, records=self.records, store=store)
-
-    def _mapped(
-        self, function: Callable[[Columns], Mapping[str, Tensor]], chunk: int, progress: Progress
-    ) -> dict[str, Tensor]:
+    def _mapped(self, function: PerRecord, chunk: int, progress: Progress) -> dict[str, Tensor]:
         size = _size(self.__columns)
         parts: list[Mapping[str, Tensor]] = []
         with torch.no_grad():

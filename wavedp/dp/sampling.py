@@ -1,7 +1,8 @@
-"""Which records take part in a step: batches as micro-batches of fixed shape.
+"""Which records take part in a step: logical batches, cut into micro-batches.
 
-A logical batch is a list of :class:`MicroBatch`. All have the same length; the last one is
-padded and the mask says which rows count. Fixed shapes keep compiled steps compiled.
+A logical batch is an array of rows, drawn anew at every step. It is processed in micro-batches.
+Padded, these have one shape and a mask says which rows count: fixed shapes keep compiled steps
+compiled. Where nothing is compiled, the last one is shorter instead.
 """
 
 from __future__ import annotations
@@ -23,14 +24,8 @@ class MicroBatch:
     mask: Tensor
 
 
-class Batches(Protocol):
-    """An endless stream of logical batches."""
-
-    def __iter__(self) -> Iterator[list[MicroBatch]]: ...
-
-
-def micro_batches(index: np.ndarray, size: int) -> list[MicroBatch]:
-    """Cut ``index`` into rows of ``size``, padding the last one by repeating row 0.
+def micro_batches(index: np.ndarray, size: int, pad: bool) -> list[MicroBatch]:
+    """Cut a logical batch into parts of ``size``; ``pad`` fills the last by repeating a row.
 
     An empty index gives an empty list: the step is then noise alone.
     There is no cap: as many micro-batches as the draw needs.
@@ -38,11 +33,17 @@ def micro_batches(index: np.ndarray, size: int) -> list[MicroBatch]:
     result = []
     for start in range(0, len(index), size):
         part = index[start : start + size]
-        rows = np.full(size, part[0], dtype=np.int64)
+        rows = np.full(size if pad else len(part), part[0], dtype=np.int64)
         rows[: len(part)] = part
-        mask = np.arange(size) < len(part)
+        mask = np.arange(len(rows)) < len(part)
         result.append(MicroBatch(torch.from_numpy(rows), torch.from_numpy(mask)))
     return result
+
+
+class Batches(Protocol):
+    """An endless stream of logical batches: distinct rows, int64 ``[batch]``."""
+
+    def __iter__(self) -> Iterator[np.ndarray]: ...
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,12 @@ class PoissonBatches:
 
     size: int
     probability: float
-    micro_batch: int
     generator: np.random.Generator
 
-    def __iter__(self) -> Iterator[list[MicroBatch]]:
+    def __iter__(self) -> Iterator[np.ndarray]:
         while True:
             count = self.generator.binomial(self.size, self.probability)
-            index = self.generator.choice(self.size, count, replace=False)
-            yield micro_batches(index, self.micro_batch)
+            yield self.generator.choice(self.size, count, replace=False)
 
 
 @dataclass(frozen=True)
@@ -74,12 +73,11 @@ class ShuffledBatches:
 
     size: int
     batch: int
-    micro_batch: int
     generator: np.random.Generator
 
-    def __iter__(self) -> Iterator[list[MicroBatch]]:
+    def __iter__(self) -> Iterator[np.ndarray]:
         batch = min(self.batch, self.size)
         while True:
             order = self.generator.permutation(self.size)
             for start in range(0, self.size - batch + 1, batch):
-                yield micro_batches(order[start : start + batch], self.micro_batch)
+                yield order[start : start + batch]

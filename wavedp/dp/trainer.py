@@ -23,6 +23,7 @@ from wavedp.dp.noise import GaussianNoise
 from wavedp.dp.plan import Plan
 from wavedp.dp.private import PrivateRecords, open_columns
 from wavedp.dp.progress import Progress, silent
+from wavedp.dp.sampling import micro_batches
 
 Schedule = Callable[[float], float]
 """Fraction of training done, 0..1, to a factor on the learning rate."""
@@ -39,6 +40,7 @@ class Trainer:
         engine: the clipping engine, see :mod:`wavedp.dp.clipping`.
         device: where to compute.
         micro_batch: rows per forward pass; memory, not privacy, depends on it.
+        pad: fill the last micro-batch up to that many rows, as compiled steps need.
         ema_decay: if positive, the model ends as the exponential moving average of its
             weights over the steps (post-processing, so free).
         noise_seed, sampling_seed: by default from the operating system. Given seeds make a
@@ -54,6 +56,7 @@ class Trainer:
         engine: str = "bookkeeping",
         device: torch.device | str = "cpu",
         micro_batch: int = 128,
+        pad: bool = False,
         ema_decay: float = 0.0,
         noise_seed: int | None = None,
         sampling_seed: int | None = None,
@@ -63,7 +66,8 @@ class Trainer:
         self.ledger = ledger
         self.device = torch.device(device)
         self.train_seconds = 0.0
-        self._engine, self._micro_batch, self._ema_decay = engine, micro_batch, ema_decay
+        self._engine, self._ema_decay = engine, ema_decay
+        self._micro_batch, self._pad = micro_batch, pad
         self._sampling = np.random.default_rng(sampling_seed)
         std = 0.0 if plan.noise_multiplier == 0 else plan.noise_multiplier * plan.clip
         self._noise = GaussianNoise(std, self.device, noise_seed)
@@ -98,7 +102,7 @@ class Trainer:
         parameters = _check_optimizer(model, optimizer)
         engine = make_engine(self._engine, model, per_example_loss, self.plan.clip)
         size = len(next(iter(columns.values())))
-        batches = iter(self.plan.batches(size, self._micro_batch, self._sampling))
+        batches = iter(self.plan.batches(size, self._sampling))
         average = _Average(parameters, self._ema_decay)
         rates = [group["lr"] for group in optimizer.param_groups]
         model.train()
@@ -107,7 +111,7 @@ class Trainer:
             if schedule is not None:
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * schedule(step / self.plan.steps)
-            for micro in next(batches):
+            for micro in micro_batches(next(batches), self._micro_batch, self._pad):
                 rows = {k: v[micro.index].to(self.device) for k, v in columns.items()}
                 engine.add(rows, micro.mask.to(self.device))
             self._release(engine, parameters, label, private=isinstance(records, PrivateRecords))

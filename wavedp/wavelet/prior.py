@@ -214,36 +214,49 @@ def next_token_loss(condition_dropout: float) -> Callable[[nn.Module, Batch], Te
 
 
 @dataclass(frozen=True)
-class RecordEncoder:
-    """The frozen per-record function from images and captions to what the prior trains on.
+class TokenEncoder:
+    """``images`` to ``tokens`` ``[b, t, C]`` of the first scales: frozen, public, per record.
 
     Attributes:
         tokenizer: public, in eval mode.
-        text: the frozen text encoder.
         scales: how many leading scales are kept. What is not encoded cannot leak.
-        captions: a public constant; records with fewer repeat theirs, more are cut.
     """
 
     tokenizer: SpectralTokenizer
-    text: HashedText
     scales: int
+
+    @property
+    def key(self) -> str:
+        """Names this function for a store; raise its number when the encoding changes."""
+        return f"TokenEncoder 1 {fingerprint(self.tokenizer)} scales={self.scales}"
+
+    def __call__(self, columns: Mapping[str, Any]) -> dict[str, Tensor]:
+        images = to_float(torch.from_numpy(np.array(columns["images"])))
+        return {"tokens": self.tokenizer.encode(images, self.scales).short()}
+
+
+@dataclass(frozen=True)
+class CaptionEncoder:
+    """``captions`` to ``text`` ``[b, captions, slots, width]``: frozen, public, per record.
+
+    Attributes:
+        text: the frozen text encoder.
+        captions: a public constant; records with fewer repeat theirs, more are cut.
+    """
+
+    text: HashedText
     captions: int
 
     @property
     def key(self) -> str:
-        """Names this function for a store: raise its number when the encoding changes."""
-        weights = fingerprint(self.tokenizer)
-        text = f"{self.text.slots}x{self.text.width}"
-        return f"RecordEncoder 1 {weights} {text} scales={self.scales} captions={self.captions}"
+        """Names this function for a store; raise its number when the encoding changes."""
+        return f"CaptionEncoder 1 {self.text.slots}x{self.text.width} captions={self.captions}"
 
     def __call__(self, columns: Mapping[str, Any]) -> dict[str, Tensor]:
-        """``images`` and ``captions`` to ``tokens`` ``[b, t, C]`` and ``text``."""
-        images = torch.from_numpy(np.array(columns["images"]))
-        tokens = self.tokenizer.encode(to_float(images), self.scales)
         lists = columns["captions"]
         flat = [own[i % len(own)] for own in lists for i in range(self.captions)]
-        shape = len(tokens), self.captions, self.text.slots, self.text.width
-        return {"tokens": tokens.short(), "text": self.text(flat).view(shape).half()}
+        shape = len(lists), self.captions, self.text.slots, self.text.width
+        return {"text": self.text(flat).view(shape).half()}
 
 
 @dataclass(frozen=True)
@@ -274,9 +287,12 @@ class PriorTraining:
         self, prior: SpectralPrior, tokenizer: SpectralTokenizer, public: Records, trainer: Trainer
     ) -> None:
         """All scales of the public records."""
-        encode = self._encoder(tokenizer, tokenizer.scales)
-        parts = [encode({"images": r.images, "captions": r.captions}) for r in public.chunks(1000)]
-        columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        columns: dict[str, Tensor] = {}
+        for encode in self._encoders(tokenizer, tokenizer.scales):
+            parts = [
+                encode({"images": r.images, "captions": r.captions}) for r in public.chunks(1000)
+            ]
+            columns |= {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         self._fit(prior, columns, trainer, self.pretraining_rate, "pretraining the prior")
 
     def finetune(
@@ -293,8 +309,8 @@ class PriorTraining:
 
         With ``freeze_codes``, all but the ones that :meth:`SpectralPrior.freeze_codes` names.
         """
-        encoder = self._encoder(tokenizer, scales)
-        tokens = private.map(encoder, key=encoder.key, progress=trainer.progress)
+        encoders = self._encoders(tokenizer, scales)
+        tokens = private.map(*encoders, progress=trainer.progress)
         prior.freeze_above(scales)
         if freeze_codes:
             prior.freeze_codes()
@@ -315,8 +331,10 @@ class PriorTraining:
         loss = next_token_loss(self.condition_dropout)
         trainer.fit(prior, loss, records, optimizer, cosine(), label)
 
-    def _encoder(self, tokenizer: SpectralTokenizer, scales: int) -> RecordEncoder:
-        return RecordEncoder(tokenizer.eval(), self.text, scales, self.captions)
+    def _encoders(
+        self, tokenizer: SpectralTokenizer, scales: int
+    ) -> tuple[TokenEncoder, CaptionEncoder]:
+        return TokenEncoder(tokenizer.eval(), scales), CaptionEncoder(self.text, self.captions)
 
     def sample(
         self, prior: SpectralPrior, captions: Sequence[str], scales: int, seed: int
