@@ -47,7 +47,7 @@ def one_by_one(model, loss, batch, mask, clip):
         gradients = torch.autograd.grad(loss(model, single).sum(), parameters)
         norm = torch.sqrt(sum(g.square().sum() for g in gradients))
         for name, gradient in zip(names, gradients, strict=True):
-            sums[name] += mask[row] * gradient * min(1.0, clip / norm.item())
+            sums[name] += mask[row] * gradient * min(1.0, clip / max(norm.item(), 1e-30))
     return sums
 
 
@@ -55,7 +55,7 @@ def error(found, expected):
     """Largest relative error in the L2 norm over parameters."""
     total = torch.sqrt(sum(e.square().sum() for e in expected.values()))
     wrong = sum((found[name] - expected[name]).square().sum() for name in expected)
-    return (torch.sqrt(wrong) / total).item()
+    return (torch.sqrt(wrong) / total.clamp_min(1e-30)).item()
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -145,24 +145,12 @@ def test_a_record_that_is_not_finite_contributes_nothing(engine, poison):
 
 
 def test_refuses_what_it_cannot_clip_by_name():
-    class Raw(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = nn.Linear(2, 2)
-            self.scale = nn.Parameter(torch.ones(2))
-
     def loss(model, batch):
         return batch["x"].sum(1)
 
-    with pytest.raises(UserError, match="scale"):
-        make_engine("bookkeeping", Raw(), loss, 1.0)
     for engine in ENGINES:
         with pytest.raises(UserError, match="BatchNorm"):
             make_engine(engine, nn.Sequential(nn.BatchNorm1d(2)), loss, 1.0)
-    tied = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
-    tied["b"].weight = tied["a"].weight
-    with pytest.raises(UserError, match="shared"):
-        make_engine("bookkeeping", tied, loss, 1.0)
     with pytest.raises(UserError, match="not known"):
         make_engine("ghost", nn.Linear(2, 2), loss, 1.0)
 

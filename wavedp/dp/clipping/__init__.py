@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from wavedp.dp.errors import UserError
@@ -64,8 +65,13 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def zero_sums(model: nn.Module) -> dict[str, Tensor]:
-    """Float32 zeros in the shapes of the trainable parameters."""
-    return {name: p.detach().new_zeros(p.shape).float() for name, p in trainable(model).items()}
+    """Zeros in the shapes of the trainable parameters, in float32 or better."""
+    return {name: full(torch.zeros_like(p.detach())) for name, p in trainable(model).items()}
+
+
+def full(x: Tensor) -> Tensor:
+    """The tensor in float32 if it is in half precision, else as it is."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def clip_factors(squared_norms: Tensor, mask: Tensor, clip: float) -> Tensor:

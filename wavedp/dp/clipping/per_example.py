@@ -16,6 +16,7 @@ from wavedp.dp.clipping import (
     check_losses,
     check_no_cross_example_layers,
     clip_factors,
+    full,
     trainable,
     zero_sums,
 )
@@ -66,12 +67,10 @@ def add_clipped(
     sums: dict[str, Tensor], gradients: dict[str, Tensor], mask: Tensor, clip: float
 ) -> None:
     """Clip rows of held gradients ``[b, *shape]`` and add them up."""
-    squared = torch.zeros(len(mask), dtype=torch.float32, device=mask.device)
-    for gradient in gradients.values():
-        squared += gradient.float().flatten(1).square().sum(1)
+    squared = torch.stack([full(g).flatten(1).square().sum(1) for g in gradients.values()]).sum(0)
     factors = clip_factors(squared, mask, clip)
     for name, gradient in gradients.items():
-        rows = gradient.float()
+        rows = full(gradient)
         rows = rows.where((factors > 0).view(-1, *[1] * (rows.dim() - 1)), 0.0)
         sums[name] += torch.einsum("n,n...->...", factors, rows)
 
