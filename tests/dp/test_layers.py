@@ -197,7 +197,10 @@ def test_a_parameter_used_without_its_module_is_refused_by_name():
         def forward(self, x):
             return self.inner(x) + x @ self.inner.weight
 
-    for model, name in [(Around(), "inner.weight"), (nn.MultiheadAttention(4, 2, batch_first=True), "out_proj")]:
+    for model, name in [
+        (Around(), "inner.weight"),
+        (nn.MultiheadAttention(4, 2, batch_first=True), "layer.attention"),
+    ]:
         run = model if isinstance(model, Around) else _self_attention(model)
         tested = make_engine("bookkeeping", Reduced(run), loss, 1.0)
         with pytest.raises(UserError, match=name):
