@@ -123,9 +123,8 @@ def any_module(module: nn.Module, inputs: tuple[Tensor, ...], g: Tensor) -> dict
             result: Tensor = functional_call(module, parameters, batched)
             return result.squeeze(0)
 
-        _, pull = vjp(run, own)
-        (gradients,) = pull(slope)
-        found: dict[str, Tensor] = gradients
+        pull = vjp(run, own)[1]
+        found: dict[str, Tensor] = pull(slope)[0]
         return found
 
     rows = vmap(one, randomness="error")(inputs, g)
