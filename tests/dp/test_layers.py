@@ -228,3 +228,17 @@ def test_activations_may_work_in_place():
     tested = make_engine("bookkeeping", model, loss, 1.0)
     tested.add(batch, mask)
     assert error(tested.sums, expected) < 1e-5
+
+
+def test_random_draws_beside_bare_parameters_are_refused():
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(4))
+
+        def forward(self, x):
+            return F.dropout(x * self.scale, 0.5, training=True)
+
+    tested = make_engine("bookkeeping", Reduced(Noisy()), loss, 1.0)
+    with pytest.raises(UserError, match="Noisy with parameters of its own"):
+        tested.add({"x": torch.randn(3, 4)}, torch.ones(3, dtype=torch.bool))

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
 from wavedp.dp.clipping.gradients import Gradients, Held, Terms, outer
+from wavedp.dp.errors import UserError
 
 Rule = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Mapping[str, Gradients]]
 
@@ -110,6 +112,9 @@ def any_module(module: nn.Module, inputs: tuple[Tensor, ...], g: Tensor) -> dict
 
     Exact wherever the module's forward pass vmaps; slower than a rule, because the module runs
     again. Parameters of submodules are constants here: they have rules of their own.
+
+    Raises:
+        UserError: it does not vmap.
     """
     own = {
         name: parameter.detach()
@@ -127,7 +132,17 @@ def any_module(module: nn.Module, inputs: tuple[Tensor, ...], g: Tensor) -> dict
         found: dict[str, Tensor] = pull(slope)[0]
         return found
 
-    rows = vmap(one, randomness="error")(inputs, g)
+    try:
+        rows = vmap(one, randomness="error")(inputs, g)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        # Such as dropout inside: its draws would differ from those of the forward pass.
+        raise UserError(
+            f"A {type(module).__name__} with parameters of its own cannot be run again record by "
+            f"record ({str(error).splitlines()[0]}): move the parameters into a module without "
+            "random draws, freeze them, or use engine=per_example."
+        ) from error
     return {name: Held(value) for name, value in rows.items()}
 
 
