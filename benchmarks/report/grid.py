@@ -180,5 +180,5 @@ def _draw_tiles(
         at = ((LEFT + right) // 2, y + tile // 2)
         draw.text(at, "failed", fill=MUTED, font=_font(15), anchor="mm")
     for place, image in enumerate(strip.tiles):
-        large = image.resize((tile, tile), Image.Resampling.LANCZOS)
+        large = image.resize((tile, tile), Image.Resampling.NEAREST)
         canvas.paste(large, (LEFT + place * (tile + GAP), y))

@@ -1,166 +1,27 @@
-"""The report: from hand-built records to summary, tables, plots, grid and page."""
+"""The report: from hand-built records to summary and tables."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import math
-import re
-import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from report_records import INF, grid_of_records, record
 from rich.console import Console
 
 from benchmarks.record import (
-    Cost,
-    Hardware,
-    MetricValue,
-    Privacy,
-    Provenance,
-    Query,
     Record,
     load_folder,
     save,
 )
-from benchmarks.report import make_report
-from benchmarks.report.__main__ import main
 from benchmarks.report.comparison import best_cells, compare
-from benchmarks.report.facts import label, metrics_of, number, plus_minus
+from benchmarks.report.facts import metrics_of
 from benchmarks.report.frame import aggregate, frame, mean_and_half_width
-from benchmarks.report.grid import LEFT, sample_grid
 from benchmarks.report.notes import footer, headlines
-from benchmarks.report.plots import metric_figure, throughput_figure
 from benchmarks.report.tables import markdown, print_tables
-from wavedp.dp.errors import UserError
-
-INF = math.inf
-EVIL = '<script>alert("x")</script> | a\x1b[31m`b`'
-ROWS: list[tuple[str, float | None, float]] = [
-    ("pretrained", 0.0, 60.0),
-    ("private", 1.0, 25.0),
-    ("private", 10.0, 12.0),
-    ("non_private", INF, 9.0),
-    ("oracle", None, 6.0),
-]
-
-
-def scores(fd: float) -> dict[str, MetricValue]:
-    """Both embedded metrics, the second a falling function of the first."""
-    return {
-        "fd_toy": MetricValue(
-            value=fd, direction="lower", n_samples=500, n_reference=400, floor=1.0, protocol="p"
-        ),
-        "clip_toy": MetricValue(
-            value=0.3 - 0.002 * fd, direction="higher", n_samples=200, floor=0.31, protocol="p"
-        ),
-    }
-
-
-def privacy(row: str, epsilon: float | None, **changes: Any) -> Privacy:
-    """The privacy part of a row; a private one has a plan, a query and a spent epsilon."""
-    if row != "private" or epsilon is None:
-        fields: dict[str, Any] = {"epsilon_spent": epsilon, "delta": None, "relation": None}
-        fields["accountant"] = None
-    else:
-        fields = {
-            "epsilon_spent": epsilon * 0.999,
-            "delta": 1e-5,
-            "relation": "add_or_remove_one",
-            "accountant": "pld",
-            "sampling": "poisson",
-            "sampling_probability": 0.064,
-            "noise_multiplier": 1.2345678,
-            "clip": 1.0,
-            "expected_batch": 256,
-            "steps": 200,
-            "queries": [Query(sampling_probability=0.064, noise_multiplier=1.2345678, count=200)],
-        }
-    return Privacy(**({"epsilon_target": epsilon, "records": 4000} | fields | changes))
-
-
-def record(
-    method: str = "dp_wavelet",
-    row: str = "private",
-    epsilon: float | None = 1.0,
-    fd: float = 25.0,
-    seed: int = 0,
-    dataset: str = "toy_shapes",
-    reason: str | None = None,
-    spent: dict[str, Any] | None = None,
-) -> Record:
-    """One cell; it failed if a reason is given."""
-    cell = f"{dataset}-{method}-{row}-{epsilon}-{seed}"
-    return Record(
-        cell=cell,
-        suite="embedded",
-        dataset=dataset,
-        dataset_version="1",
-        resolution=8,
-        method=method,
-        row=row,  # type: ignore[arg-type]
-        seed=seed,
-        status="failed" if reason else "ok",
-        reason=reason,
-        privacy=privacy(row, epsilon, **(spent or {})),
-        metrics={} if reason else scores(fd),
-        cost=Cost()
-        if reason
-        else Cost(
-            train_seconds=40.0,
-            train_examples_per_s=1280.0,
-            sample_images_per_s=220.0,
-            peak_memory_mb=900.0,
-        ),
-        provenance=Provenance(
-            code_revision="0123abc",
-            wavedp_version="0.1.0",
-            torch_version="2.9.0",
-            python_version="3.11.9",
-            weights={"tokenizer": "ab" * 32},
-            created="2026-01-01T00:00:00Z",
-        ),
-        hardware=Hardware(device="cpu", processor="a processor", threads=2, memory_gb=7.8),
-        config={},
-        samples=None if reason else f"samples/{cell}.png",
-    )
-
-
-def grid_of_records() -> list[Record]:
-    """Two datasets, two methods, five rows (the oracle for one method), two seeds, a failure."""
-    found = []
-    for dataset in ("toy_shapes", "toy_faces"):
-        for place, method in enumerate(("dp_wavelet", "dp_full_finetune")):
-            for row, epsilon, fd in ROWS[: 5 - place]:
-                for seed in (1, 0):
-                    fails = dataset == "toy_faces" and place == 1 and epsilon == 10.0
-                    score = fd + 2 * place + seed
-                    reason = EVIL if fails else None
-                    found.append(record(method, row, epsilon, score, seed, dataset, reason))
-    return found
-
-
-@pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A suite's folder with records, strips and a hostile prompt, reported once."""
-    folder = tmp_path_factory.mktemp("results") / "embedded"
-    samples = folder / "samples"
-    samples.mkdir(parents=True)
-    strip = Image.new("RGB", (16 * 8, 8), (200, 30, 40))
-    for item in grid_of_records():
-        save(item, folder / "records")
-        if item.samples:
-            strip.save(folder / item.samples)
-    for dataset in ("toy_shapes", "toy_faces"):
-        strip.save(samples / f"real-{dataset}.png")
-        prompts = [f"{EVIL} {place}" for place in range(16)]
-        (samples / f"prompts-{dataset}.json").write_text(json.dumps(prompts), encoding="utf-8")
-    make_report(folder)
-    return folder
 
 
 def test_summary_has_the_columns_and_the_order(suite: Path) -> None:
@@ -337,134 +198,7 @@ def test_headlines_name_the_winner_and_how_sure_it_is() -> None:
     assert "no interval" in headlines([record("a", fd=9.0), record("b", fd=90.0)])[0]
 
 
-class _Page(HTMLParser):
-    """Collects tags, the addresses that a browser would fetch, and images without alt text."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.addresses: list[str] = []
-        self.silent_images = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        values = dict(attrs)
-        self.tags.append(tag)
-        self.addresses += [values[name] or "" for name in ("src", "href") if name in values]
-        self.silent_images += tag == "img" and not values.get("alt")
-
-
-def test_the_page_is_self_contained_and_escaped(suite: Path) -> None:
-    text = (suite / "report.html").read_text(encoding="utf-8")
-    page = _Page()
-    page.feed(text)
-    assert page.tags.count("script") == 1  # our own; the hostile ones are text
-    assert "&lt;script&gt;alert" in text
-    assert page.addresses
-    assert all(address.startswith(("data:image/png;base64,", "#")) for address in page.addresses)
-    assert not re.search(r"url\(|@import|https?://", re.sub(r"base64,[^\"]*", "", text))
-    assert page.tags.count("img") == 2 * 4
-    assert page.silent_images == 0
-
-
-def test_the_page_shows_ledger_failures_and_provenance(suite: Path) -> None:
-    text = (suite / "report.html").read_text(encoding="utf-8")
-    for words in ("200 × (q = 0.06400, σ = 1.235)", "0123abc", "a processor", "ε = ∞", "0.999"):
-        assert words in text
-    failed = text.split('id="failed"')[1].split("</section>")[0]
-    assert failed.count("<li>") == 2
-    assert "DP full finetune, ε = 10, seed 0" in failed
-
-
-def test_everything_is_the_same_byte_for_byte(suite: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "embedded"
-    shutil.copytree(suite, copy)
-    made = [p for p in copy.rglob("*") if p.is_file() and p.parent.name in ("embedded", "plots")]
-    assert {"summary.csv", "table.md", "report.html", "grid-toy_faces.png"} < {p.name for p in made}
-    assert {"metrics-toy_faces.png", "throughput-toy_shapes.png"} < {p.name for p in made}
-    for path in made:
-        path.unlink()
-    make_report(copy)
-    for path in made:
-        assert path.read_bytes() == (suite / path.relative_to(copy)).read_bytes(), path.name
-
-
 def test_the_order_of_records_does_not_matter() -> None:
     records = grid_of_records()
     assert markdown(records) == markdown(records[::-1])
     assert frame(records).equals(frame(records[::-1]))
-
-
-def test_grid_has_a_row_per_line_and_a_column_per_prompt(suite: Path) -> None:
-    records = load_folder(suite / "records")
-    grid = sample_grid(suite, "toy_faces", records, columns=8)
-    assert grid is not None
-    # Tiles of 8 px are shown at 96; real, four rows and five rows, one of them failed.
-    assert grid.width == LEFT + 8 * 100 - 4 + 12
-    assert grid.height > 10 * 96
-    assert grid.getpixel((LEFT + 48, grid.height - 12 - 48)) == (200, 30, 40)
-    assert sample_grid(suite, "toy_faces", records, columns=16).width > grid.width  # type: ignore[union-attr]
-
-
-def test_grid_reads_nothing_outside_the_suite(tmp_path: Path) -> None:
-    Image.new("RGB", (16, 8)).save(tmp_path / "outside.png")
-    stray = record().model_copy(update={"samples": "../outside.png"})
-    (tmp_path / "suite").mkdir()
-    assert sample_grid(tmp_path / "suite", "toy_shapes", [stray]) is None
-
-
-def test_a_suite_in_which_everything_failed_still_reports(tmp_path: Path) -> None:
-    failed = [record(reason="no memory"), record("b", reason="no memory")]
-    for item in failed:
-        save(item, tmp_path / "records")
-    text = make_report(tmp_path).read_text(encoding="utf-8")
-    assert "no memory" in text
-    assert metric_figure(failed, "toy_shapes") is None
-    assert throughput_figure(failed, "toy_shapes") is None
-
-
-@pytest.mark.parametrize("arguments", [["suite=nowhere"], [], ["a", "b"], ["no/such/folder"]])
-def test_a_missing_suite_is_one_sentence_and_exit_code_2(
-    arguments: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(arguments) == 2
-    said = capsys.readouterr().err.strip()
-    assert said
-    assert "\n" not in said
-    with pytest.raises(UserError, match="no records"):
-        make_report(tmp_path)
-
-
-def test_the_command_regenerates_a_suite(
-    suite: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (suite.parent / "results").symlink_to(suite.parent)
-    monkeypatch.chdir(suite.parent)
-    assert main(["suite=embedded"]) == 0
-    assert capsys.readouterr().out.strip().endswith("report.html")
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [("dp_full_finetune", "DP full finetune"), ("private_evolution", "Private evolution")],
-)
-def test_labels_come_from_names_alone(name: str, text: str) -> None:
-    assert label(name) == text
-
-
-def test_numbers() -> None:
-    assert [number(v) for v in (12.3456, 0.00012, 0.0, None, INF, 12345.6)] == [
-        "12.35",
-        "0.0001200",
-        "0",
-        "–",
-        "∞",
-        "12,346",
-    ]
-    assert plus_minus(25.5, 6.353) == "25.5 ± 6.4"
-    assert plus_minus(25.5, 9.96) == "26 ± 10"
-    assert plus_minus(0.25, math.nan) == "0.2500"
-    assert plus_minus(0.25, 0.0) == "0.2500 ± 0"

@@ -137,11 +137,11 @@ def any_module(module: nn.Module, inputs: tuple[Tensor, ...], g: Tensor) -> dict
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        # Such as dropout inside: its draws would differ from those of the forward pass.
+        # Its text is not passed on: it may quote a value of a private record.
         raise UserError(
             f"A {type(module).__name__} with parameters of its own cannot be run again record by "
-            f"record ({str(error).splitlines()[0]}): move the parameters into a module without "
-            "random draws, freeze them, or use engine=per_example."
+            "record, for example because it draws random numbers: move the parameters into a "
+            "module that does not, freeze them, or use engine=per_example."
         ) from error
     return {name: Held(value) for name, value in rows.items()}
 

@@ -1,0 +1,151 @@
+"""The report: its page, sample grids and command, from hand-built records."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from report_records import INF, record
+
+from benchmarks.record import (
+    load_folder,
+    save,
+)
+from benchmarks.report import make_report
+from benchmarks.report.__main__ import main
+from benchmarks.report.facts import label, number, plus_minus
+from benchmarks.report.grid import LEFT, sample_grid
+from benchmarks.report.plots import metric_figure, throughput_figure
+from wavedp.dp.errors import UserError
+
+
+class _Page(HTMLParser):
+    """Collects tags, the addresses that a browser would fetch, and images without alt text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.silent_images = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.tags.append(tag)
+        self.addresses += [values[name] or "" for name in ("src", "href") if name in values]
+        self.silent_images += tag == "img" and not values.get("alt")
+
+
+def test_the_page_is_self_contained_and_escaped(suite: Path) -> None:
+    text = (suite / "report.html").read_text(encoding="utf-8")
+    page = _Page()
+    page.feed(text)
+    assert page.tags.count("script") == 1  # our own; the hostile ones are text
+    assert "&lt;script&gt;alert" in text
+    assert page.addresses
+    assert all(address.startswith(("data:image/png;base64,", "#")) for address in page.addresses)
+    assert not re.search(r"url\(|@import|https?://", re.sub(r"base64,[^\"]*", "", text))
+    assert page.tags.count("img") == 2 * 4
+    assert page.silent_images == 0
+
+
+def test_the_page_shows_ledger_failures_and_provenance(suite: Path) -> None:
+    text = (suite / "report.html").read_text(encoding="utf-8")
+    for words in ("200 × (q = 0.06400, σ = 1.235)", "0123abc", "a processor", "ε = ∞", "0.999"):
+        assert words in text
+    failed = text.split('id="failed"')[1].split("</section>")[0]
+    assert failed.count("<li>") == 2
+    assert "DP full finetune, ε = 10, seed 0" in failed
+
+
+def test_everything_is_the_same_byte_for_byte(suite: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "embedded"
+    shutil.copytree(suite, copy)
+    made = [p for p in copy.rglob("*") if p.is_file() and p.parent.name in ("embedded", "plots")]
+    assert {"summary.csv", "table.md", "report.html", "grid-toy_faces.png"} < {p.name for p in made}
+    assert {"metrics-toy_faces.png", "throughput-toy_shapes.png"} < {p.name for p in made}
+    for path in made:
+        path.unlink()
+    make_report(copy)
+    for path in made:
+        assert path.read_bytes() == (suite / path.relative_to(copy)).read_bytes(), path.name
+
+
+def test_grid_has_a_row_per_line_and_a_column_per_prompt(suite: Path) -> None:
+    records = load_folder(suite / "records")
+    grid = sample_grid(suite, "toy_faces", records, columns=8)
+    assert grid is not None
+    # Tiles of 8 px are shown at 96; real, four rows and five rows, one of them failed.
+    assert grid.width == LEFT + 8 * 100 - 4 + 12
+    assert grid.height > 10 * 96
+    assert grid.getpixel((LEFT + 48, grid.height - 12 - 48)) == (200, 30, 40)
+    assert sample_grid(suite, "toy_faces", records, columns=16).width > grid.width  # type: ignore[union-attr]
+
+
+def test_grid_reads_nothing_outside_the_suite(tmp_path: Path) -> None:
+    Image.new("RGB", (16, 8)).save(tmp_path / "outside.png")
+    stray = record().model_copy(update={"samples": "../outside.png"})
+    (tmp_path / "suite").mkdir()
+    assert sample_grid(tmp_path / "suite", "toy_shapes", [stray]) is None
+
+
+def test_a_suite_in_which_everything_failed_still_reports(tmp_path: Path) -> None:
+    failed = [record(reason="no memory"), record("b", reason="no memory")]
+    for item in failed:
+        save(item, tmp_path / "records")
+    text = make_report(tmp_path).read_text(encoding="utf-8")
+    assert "no memory" in text
+    assert metric_figure(failed, "toy_shapes") is None
+    assert throughput_figure(failed, "toy_shapes") is None
+
+
+@pytest.mark.parametrize("arguments", [["suite=nowhere"], [], ["a", "b"], ["no/such/folder"]])
+def test_a_missing_suite_is_one_sentence_and_exit_code_2(
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    said = capsys.readouterr().err.strip()
+    assert said
+    assert "\n" not in said
+    with pytest.raises(UserError, match="no records"):
+        make_report(tmp_path)
+
+
+def test_the_command_regenerates_a_suite(
+    suite: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (suite.parent / "results").symlink_to(suite.parent)
+    monkeypatch.chdir(suite.parent)
+    assert main(["suite=embedded"]) == 0
+    assert capsys.readouterr().out.strip().endswith("report.html")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("dp_full_finetune", "DP full finetune"), ("private_evolution", "Private evolution")],
+)
+def test_labels_come_from_names_alone(name: str, text: str) -> None:
+    assert label(name) == text
+
+
+def test_numbers() -> None:
+    assert [number(v) for v in (12.3456, 0.00012, 0.0, None, INF, 12345.6)] == [
+        "12.35",
+        "0.0001200",
+        "0",
+        "–",
+        "∞",
+        "12,346",
+    ]
+    assert plus_minus(25.5, 6.353) == "25.5 ± 6.4"
+    assert plus_minus(25.5, 9.96) == "26 ± 10"
+    assert plus_minus(0.25, math.nan) == "0.2500"
+    assert plus_minus(0.25, 0.0) == "0.2500 ± 0"
