@@ -1,12 +1,18 @@
 """Shared fixtures. Tests compute on one thread: shared machines crawl with more."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
+
+# Kept results of accounting: a folder of this run alone, or a test would see what older code
+# computed. Set here, because test modules calibrate while they are imported.
+_answers = tempfile.TemporaryDirectory(prefix="wavedp-answers-")
+os.environ["WAVEDP_CACHE"] = _answers.name
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -13,6 +13,7 @@ from wavedp.dp import DPPlan, Ledger, NonPrivatePlan, PrivateRecords, Trainer, U
 from wavedp.dp.accounting import Budget
 from wavedp.dp.noise import GaussianNoise
 from wavedp.dp.private import open_columns
+from wavedp.dp.randomness import Stream
 from wavedp.dp.sampling import PoissonBatches, ShuffledBatches, micro_batches
 
 
@@ -62,7 +63,8 @@ def test_released_gradient_is_sum_plus_noise_over_the_expected_batch(tmp_path):
     noisy, _ = train(tmp_path, a_plan)
     quiet, _ = train(tmp_path, plan(steps=1, sigma=1e-9, clip=0.5, epsilon=math.inf))
     expected = {"weight": torch.zeros(1, 3), "bias": torch.zeros(1)}
-    GaussianNoise(3.0 * 0.5, torch.device("cpu"), seed=1).add_to(expected)
+    noise = Stream.fresh(1, "noise training 1")
+    GaussianNoise(3.0 * 0.5 * (1 + 1e-5), noise).add_to(expected, 0)
     moved = (quiet.weight - noisy.weight).detach() * a_plan.expected_batch / 0.1
     torch.testing.assert_close(moved, expected["weight"], rtol=1e-4, atol=1e-4)
 
@@ -89,7 +91,7 @@ def test_the_divisor_is_public_whatever_the_true_number_of_records(tmp_path):
 
 def test_noise_has_the_stated_standard_deviation():
     sums = {"w": torch.zeros(200_000)}
-    GaussianNoise(2.5, torch.device("cpu")).add_to(sums)
+    GaussianNoise(2.5).add_to(sums, 0)
     assert sums["w"].std().item() == pytest.approx(2.5, rel=0.02)
     assert sums["w"].mean().item() == pytest.approx(0, abs=0.03)
     assert sums["w"].dtype == torch.float32
@@ -100,7 +102,7 @@ def test_noise_is_fresh_from_the_operating_system_without_a_seed():
     for _ in range(2):
         torch.manual_seed(0)
         sums = {"w": torch.zeros(8)}
-        GaussianNoise(1.0, torch.device("cpu")).add_to(sums)
+        GaussianNoise(1.0).add_to(sums, 0)
         drawn.append(sums["w"])
     assert not torch.equal(*drawn)
 
@@ -156,10 +158,10 @@ def test_a_second_fit_on_the_same_budget_is_refused(tmp_path):
 
 
 def test_poisson_batches_include_each_record_with_probability_q():
-    stream = iter(PoissonBatches(50, 0.3, np.random.default_rng(0)))
+    batches = PoissonBatches(50, 0.3, Stream.fresh(0, "test"))
     counts, sizes = np.zeros(50), []
-    for _ in range(4000):
-        rows = next(stream)
+    for step in range(4000):
+        rows = batches.at(step)
         assert len(set(rows)) == len(rows)
         counts[rows] += 1
         sizes.append(len(rows))
@@ -169,15 +171,15 @@ def test_poisson_batches_include_each_record_with_probability_q():
 
 
 def test_poisson_draws_are_never_capped():
-    stream = iter(PoissonBatches(1000, 0.5, np.random.default_rng(0)))
-    sizes = [len(next(stream)) for _ in range(300)]
+    batches = PoissonBatches(1000, 0.5, Stream.fresh(0, "test"))
+    sizes = [len(batches.at(step)) for step in range(300)]
     assert max(sizes) > 530
     assert min(sizes) < 470
 
 
 def test_poisson_is_cheap_for_a_billion_records_and_exact_for_tiny_q():
-    stream = iter(PoissonBatches(10**9, 3e-8, np.random.default_rng(0)))
-    sizes = [len(next(stream)) for _ in range(2000)]
+    batches = PoissonBatches(10**9, 3e-8, Stream.fresh(0, "test"))
+    sizes = [len(batches.at(step)) for step in range(2000)]
     assert np.mean(sizes) == pytest.approx(30, rel=0.03)
 
 
@@ -191,8 +193,8 @@ def test_micro_batches_hold_every_row_once_and_padding_is_masked(pad, last):
 
 
 def test_shuffled_batches_see_every_record_once_an_epoch():
-    stream = iter(ShuffledBatches(12, 4, np.random.default_rng(0)))
-    seen = np.concatenate([next(stream) for _ in range(3)])
+    batches = ShuffledBatches(12, 4, Stream.fresh(0, "test"))
+    seen = np.concatenate([batches.at(step) for step in range(3)])
     assert sorted(seen.tolist()) == list(range(12))
 
 

@@ -7,6 +7,7 @@ and numpy only; accountants and the Opacus engine are loaded when they are used.
 from wavedp.dp.accounting import Budget, Spent
 from wavedp.dp.errors import UserError
 from wavedp.dp.ledger import Ledger
+from wavedp.dp.mechanisms import noisy_histogram, noisy_sum
 from wavedp.dp.plan import DPPlan, NonPrivatePlan, Plan
 from wavedp.dp.private import PrivateRecords
 from wavedp.dp.trainer import Trainer
@@ -21,4 +22,6 @@ __all__ = [
     "Spent",
     "Trainer",
     "UserError",
+    "noisy_histogram",
+    "noisy_sum",
 ]

@@ -27,63 +27,112 @@ class Ledger:
     Args:
         path: the file; created with its folder if missing, continued if it exists.
         budget: the target. Continuing a file that was opened with another one is refused.
+        writes: False for the ranks of a distributed run that only follow what the first one
+            writes: they count and refuse the same queries and never touch the file.
     """
 
-    def __init__(self, path: str | Path, budget: Budget) -> None:
+    def __init__(self, path: str | Path, budget: Budget, *, writes: bool = True) -> None:
         self.path = Path(path)
         self.budget = budget
         self.counts: Counter[Event] = Counter()
         self._affordable: Counter[Event] = Counter()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._earlier: Counter[tuple[str, Event, str]] = Counter()
+        self._here: set[str] = set()
+        self._file: int | None = None
         header = {"ledger": FORMAT, **_budget_as_json(budget)}
         if self.path.exists() and self.path.stat().st_size:
-            self._load(header)
-            self._file = self.path.open("a", encoding="utf-8")
-        else:
-            self._file = self.path.open("a", encoding="utf-8")
-            self._write(header)
+            self._load(header, writes)
+        if writes:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            if not self.path.stat().st_size:
+                self._write(header)
 
-    def _load(self, header: dict[str, Any]) -> None:
+    def _load(self, header: dict[str, Any], writes: bool) -> None:
         text = self.path.read_bytes()
         # A line without its end was cut off before its flush: nothing of it was released.
         whole = text[: text.rfind(b"\n") + 1]
-        if len(whole) < len(text):
+        if writes and len(whole) < len(text):
             os.truncate(self.path, len(whole))
-        lines = [json.loads(line) for line in whole.splitlines()]
-        if not lines or lines[0] != header:
+        try:
+            lines = [json.loads(line) for line in whole.splitlines()]
+            if lines and lines[0] != header:
+                raise UserError(
+                    f"The ledger {self.path} was opened for another budget; "
+                    "choose another results folder or remove that run."
+                )
+            for line in lines[1:]:
+                event = Event(line["sampling_probability"], line["noise_multiplier"])
+                self.counts[event] += 1
+                if "noise" in line:
+                    self._earlier[line["query"], event, line["noise"]] += 1
+        except (ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"The ledger {self.path} was opened for another budget; "
-                "choose another results folder or remove that run."
-            )
-        for line in lines[1:]:
-            self.counts[Event(line["sampling_probability"], line["noise_multiplier"])] += 1
+                f"The ledger {self.path} has a line that is not a query: it was changed, or is "
+                "another file; what was spent cannot be known from it, so nothing was started."
+            ) from error
 
     def _write(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        if self._file is None:
+            return
+        text = (json.dumps(line) + "\n").encode()
+        before = os.fstat(self._file).st_size
+        try:
+            if os.write(self._file, text) < len(text):
+                raise OSError("the line was not written whole")
+            os.fsync(self._file)
+        except OSError as error:
+            os.ftruncate(self._file, before)
+            raise UserError(
+                f"The ledger {self.path} cannot be written ({error.strerror or error}), so the "
+                "query was not run; free some space and start again, the run continues from its "
+                "last checkpoint."
+            ) from error
 
-    def reserve(self, event: Event, count: int) -> None:
+    def reserve(self, event: Event, count: int, replayed: int = 0) -> None:
         """Check that ``count`` more of ``event`` are affordable, before work starts.
+
+        Args:
+            replayed: how many of them an earlier run has paid for, see :meth:`charge`.
 
         Raises:
             UserError: they would pass the target.
         """
-        wanted = self.counts + Counter({event: count})
+        wanted = self.counts + Counter({event: max(0, count - replayed)})
         self._refuse_above_target(wanted)
         self._affordable = wanted
 
-    def charge(self, event: Event, what: str) -> None:
+    def paid(self, event: Event, what: str, noise: str) -> bool:
+        """Whether an earlier run has paid for this query with this noise, and it is unclaimed."""
+        return self._earlier[what, event, noise] > 0
+
+    def charge(self, event: Event, what: str, noise: str | None = None) -> None:
         """Write one query down. Only after this returns may its result be released.
 
+        Args:
+            what: the query's name.
+            noise: names the randomness of a query that can be replayed. A run that continues from
+                a checkpoint repeats the steps after it: the same sums with the identical noise
+                are the same release, for which the earlier run has paid.
+
         Raises:
-            UserError: the query would pass the target; nothing was written.
+            UserError: the query would pass the target, or the disk does not take it; nothing was
+                written.
+            ValueError: the same noise was used before in this process, on something else.
         """
+        if noise is not None:
+            if noise in self._here:
+                raise ValueError("the same noise must not be used for two queries")
+            self._here.add(noise)
+            if self.paid(event, what, noise):
+                self._earlier[what, event, noise] -= 1
+                return
         wanted = self.counts + Counter({event: 1})
         if any(wanted[e] > self._affordable[e] for e in wanted):
             self._refuse_above_target(wanted)
             self._affordable = wanted
-        self._write({"query": what, **event.as_dict()})
+        line = {"query": what, **event.as_dict()}
+        self._write(line if noise is None else {**line, "noise": noise})
         self.counts = wanted
 
     def spent(self) -> Spent:
@@ -104,7 +153,9 @@ class Ledger:
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
 
 def _budget_as_json(budget: Budget) -> dict[str, Any]:

@@ -10,10 +10,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import numpy as np
-
 from wavedp.dp.accounting import RELATION, Budget, Event, calibrate
 from wavedp.dp.errors import UserError
+from wavedp.dp.randomness import Stream
 from wavedp.dp.sampling import Batches, PoissonBatches, ShuffledBatches
 
 
@@ -33,8 +32,8 @@ class Plan(Protocol):
     @property
     def budget(self) -> Budget: ...
 
-    def batches(self, size: int, generator: np.random.Generator) -> Batches:
-        """The endless stream of logical batches over ``size`` records."""
+    def batches(self, size: int, stream: Stream) -> Batches:
+        """The logical batches over ``size`` records."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +116,9 @@ class DPPlan:
         """What one step costs."""
         return Event(self.sampling_probability, self.noise_multiplier)
 
-    def batches(self, size: int, generator: np.random.Generator) -> Batches:
+    def batches(self, size: int, stream: Stream) -> Batches:
         """Poisson batches; ``size`` is the true number of records, which stays private."""
-        return PoissonBatches(size, self.sampling_probability, generator)
+        return PoissonBatches(size, self.sampling_probability, stream)
 
 
 @dataclass(frozen=True)
@@ -145,6 +144,6 @@ class NonPrivatePlan:
         """An infinite one."""
         return Budget(math.inf, self.delta)
 
-    def batches(self, size: int, generator: np.random.Generator) -> Batches:
+    def batches(self, size: int, stream: Stream) -> Batches:
         """Shuffled epochs in batches of exactly ``min(expected_batch, size)``."""
-        return ShuffledBatches(size, self.expected_batch, generator)
+        return ShuffledBatches(size, self.expected_batch, stream)

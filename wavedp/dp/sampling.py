@@ -7,13 +7,15 @@ compiled. Where nothing is compiled, the last one is shorter instead.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from wavedp.dp.randomness import Stream
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,10 @@ def micro_batches(index: np.ndarray, size: int, pad: bool) -> list[MicroBatch]:
 
 
 class Batches(Protocol):
-    """An endless stream of logical batches: distinct rows, int64 ``[batch]``."""
+    """Logical batches by the number of their step."""
 
-    def __iter__(self) -> Iterator[np.ndarray]: ...
+    def at(self, step: int) -> np.ndarray:
+        """Distinct rows, int64 ``[batch]``."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,12 @@ class PoissonBatches:
 
     size: int
     probability: float
-    generator: np.random.Generator
+    stream: Stream
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        while True:
-            count = self.generator.binomial(self.size, self.probability)
-            yield self.generator.choice(self.size, count, replace=False)
+    def at(self, step: int) -> np.ndarray:
+        generator = self.stream.generator(step)
+        count = generator.binomial(self.size, self.probability)
+        return generator.choice(self.size, count, replace=False)
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,13 @@ class ShuffledBatches:
 
     size: int
     batch: int
-    generator: np.random.Generator
+    stream: Stream
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def at(self, step: int) -> np.ndarray:
         batch = min(self.batch, self.size)
-        while True:
-            order = self.generator.permutation(self.size)
-            for start in range(0, self.size - batch + 1, batch):
-                yield order[start : start + batch]
+        epoch, place = divmod(step, self.size // batch)
+        return self._order(epoch)[place * batch : (place + 1) * batch]
+
+    @lru_cache(maxsize=1)  # noqa: B019 - one permutation, freed with the next
+    def _order(self, epoch: int) -> np.ndarray:
+        return self.stream.generator(epoch).permutation(self.size)

@@ -8,21 +8,27 @@ let the optimizer step. An empty batch is a step like any other: it releases noi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from wavedp.dp.accounting import Spent
-from wavedp.dp.clipping import Batch, Engine, PerExampleLoss, make_engine, trainable
+from wavedp.dp.average import Average
+from wavedp.dp.checkpoint import Checkpoints
+from wavedp.dp.clipping import Batch, PerExampleLoss, make_engine, trainable
+from wavedp.dp.computing import Computing
+from wavedp.dp.distributed import World
 from wavedp.dp.errors import UserError
 from wavedp.dp.ledger import Ledger
 from wavedp.dp.noise import GaussianNoise
 from wavedp.dp.plan import Plan
 from wavedp.dp.private import PrivateRecords, open_columns
 from wavedp.dp.progress import Progress, silent
+from wavedp.dp.randomness import Stream
+from wavedp.dp.resume import Resumable
+from wavedp.dp.room import largest_micro_batch
 from wavedp.dp.sampling import micro_batches
 
 Schedule = Callable[[float], float]
@@ -32,17 +38,24 @@ Schedule = Callable[[float], float]
 class Trainer:
     """Trains a model under a plan.
 
+    The guarantee, for a :class:`~wavedp.dp.plan.DPPlan`: the weights after the last step, and all
+    weights in between, are (epsilon, delta)-differentially private under adding or removing one
+    record, with the epsilon that :meth:`spent` reports, if the loss of a record depends on no
+    other record.
+
     Args:
         plan: a :class:`~wavedp.dp.plan.DPPlan` or a
             :class:`~wavedp.dp.plan.NonPrivatePlan`.
         ledger: where queries on private records are charged. Training on
             :class:`~wavedp.dp.private.PrivateRecords` without one is refused.
         engine: the clipping engine, see :mod:`wavedp.dp.clipping`.
-        device: where to compute.
-        micro_batch: rows per forward pass; memory, not privacy, depends on it.
+        device, amp, compile, views, recompute: see :class:`~wavedp.dp.computing.Computing`.
+        micro_batch: records per forward pass; memory, not privacy, depends on it. "auto" takes
+            the largest that fits, tried with made-up records.
         pad: fill the last micro-batch up to that many rows, as compiled steps need.
         ema_decay: if positive, the model ends as the exponential moving average of its
             weights over the steps (post-processing, so free).
+        checkpoints: where to continue from and to save to; None for neither.
         noise_seed, sampling_seed: by default from the operating system. Given seeds make a
             run reproducible and unfit for release.
         progress: wraps the steps for display.
@@ -55,9 +68,14 @@ class Trainer:
         ledger: Ledger | None = None,
         engine: str = "bookkeeping",
         device: torch.device | str = "cpu",
-        micro_batch: int = 128,
+        amp: str | None = None,
+        compile: bool = False,
+        views: int = 1,
+        recompute: Sequence[type[nn.Module]] = (),
+        micro_batch: int | Literal["auto"] = 128,
         pad: bool = False,
         ema_decay: float = 0.0,
+        checkpoints: Checkpoints | None = None,
         noise_seed: int | None = None,
         sampling_seed: int | None = None,
         progress: Progress = silent,
@@ -65,13 +83,14 @@ class Trainer:
         self.plan = plan
         self.ledger = ledger
         self.device = torch.device(device)
+        self.computing = Computing(self.device, amp, compile, views, recompute)
         self.train_seconds = 0.0
-        self._engine, self._ema_decay = engine, ema_decay
-        self._micro_batch, self._pad = micro_batch, pad
-        self._sampling = np.random.default_rng(sampling_seed)
-        std = 0.0 if plan.noise_multiplier == 0 else plan.noise_multiplier * plan.clip
-        self._noise = GaussianNoise(std, self.device, noise_seed)
+        self.checkpoints = checkpoints
         self.progress = progress
+        self._engine, self._ema_decay = engine, ema_decay
+        self._micro_batch, self._pad = micro_batch, pad or compile
+        self._seeds = {"noise": noise_seed, "sampling": sampling_seed}
+        self._trainings = 0
 
     def fit(
         self,
@@ -91,43 +110,69 @@ class Trainer:
                 device other than the CPU, batches are moved as they are used.
             optimizer: gets the released mean gradient in ``.grad``.
             schedule: factor on the learning rate over the run.
-            label: shown beside the progress bar.
+            label: shown beside the progress bar, and the query's name in the ledger.
 
         Raises:
             UserError: the optimizer and the model disagree on what is trainable, the
-                ledger is missing or would pass its target, or the model has a layer that
-                the engine cannot clip.
+                ledger is missing or would pass its target, the model has a layer that
+                the engine cannot clip, or a checkpoint does not belong to this training.
         """
         columns = self._open(records, label)
         parameters = _check_optimizer(model, optimizer)
-        engine = make_engine(self._engine, model, per_example_loss, self.plan.clip)
-        size = len(next(iter(columns.values())))
-        batches = iter(self.plan.batches(size, self._sampling))
-        average = _Average(parameters, self._ema_decay)
-        rates = [group["lr"] for group in optimizer.param_groups]
+        world = World.current()
+        self._trainings += 1
+        resumable = Resumable(
+            name=f"{label} {self._trainings}",
+            checkpoints=self.checkpoints,
+            world=world,
+            identity=self._identity(model, records, optimizer),
+            parameters=parameters,
+            optimizer=optimizer,
+            average=Average(parameters, self._ema_decay),
+        )
+        start, streams = resumable.restore(self._fresh_streams)
+        training = _Training(self, model, per_example_loss, columns, streams, world)
+        if isinstance(records, PrivateRecords):
+            self._reserve(training, start, label)
+        rates = resumable.rates
         model.train()
-        start = time.perf_counter()
-        for step in self.progress(range(self.plan.steps), label):
+        began = time.perf_counter()
+        for step in self.progress(range(start, self.plan.steps), label):
             if schedule is not None:
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * schedule(step / self.plan.steps)
-            for micro in micro_batches(next(batches), self._micro_batch, self._pad):
-                rows = {k: v[micro.index].to(self.device) for k, v in columns.items()}
-                engine.add(rows, micro.mask.to(self.device))
-            self._release(engine, parameters, label, private=isinstance(records, PrivateRecords))
+            training.add(step)
+            if isinstance(records, PrivateRecords) and self.ledger is not None:
+                self.ledger.charge(self.plan.event, label, training.noise.stream.tag(step))
+            training.release(step, parameters)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            average.update()
-        average.write_back()
+            resumable.advance(step + 1, last=step + 1 == self.plan.steps)
+        resumable.finish()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        self.train_seconds += time.perf_counter() - start
+        self.train_seconds += time.perf_counter() - began
         model.eval()
 
     @property
     def examples(self) -> int:
         """Records seen in expectation, T x E[batch]: public, unlike the realised number."""
         return self.plan.steps * self.plan.expected_batch
+
+    @property
+    def examples_per_s(self) -> float:
+        """Expected records per second of training so far."""
+        return self._trainings * self.examples / max(self.train_seconds, 1e-9)
+
+    def sensitivity(self, model: nn.Module) -> float:
+        """The most by which one record can move a released sum: C (1 + tol), rounding included."""
+        return self.plan.clip * (1 + self.computing.tolerance(model))
+
+    def gradient_noise(self, model: nn.Module) -> float:
+        """The standard deviation of the noise on each entry of the released mean gradient."""
+        if self.plan.noise_multiplier == 0:
+            return 0.0
+        return self.plan.noise_multiplier * self.sensitivity(model) / self.plan.expected_batch
 
     def spent(self) -> Spent:
         """Epsilon of what ran, from the ledger.
@@ -148,37 +193,87 @@ class Trainer:
             raise UserError(f"{label}: training on private records needs a ledger.")
         if self.ledger.budget.epsilon < self.plan.budget.epsilon:
             raise UserError(f"{label}: the plan's epsilon is larger than the ledger's target.")
-        self.ledger.reserve(self.plan.event, self.plan.steps)
         return open_columns(records)
 
-    def _release(
-        self, engine: Engine, parameters: Mapping[str, nn.Parameter], label: str, private: bool
+    def _fresh_streams(self, name: str) -> dict[str, Stream]:
+        streams = {use: Stream.fresh(seed, f"{use} {name}") for use, seed in self._seeds.items()}
+        # Dropout, the choice of captions and the like follow torch's own seed.
+        seed = int(torch.randint(2**62, ()))
+        return {**streams, "model": Stream.fresh(seed, f"model {name}")}
+
+    def _identity(
+        self, model: nn.Module, records: Any, optimizer: torch.optim.Optimizer
+    ) -> dict[str, Any]:
+        """What must be the same for a run to continue from a checkpoint."""
+        name = records.name if isinstance(records, PrivateRecords) else "public"
+        shapes = {name: list(p.shape) for name, p in trainable(model).items()}
+        return {
+            "plan": repr(self.plan),
+            "records": name,
+            "parameters": repr(shapes),
+            "optimizer": type(optimizer).__name__,
+            "engine": self._engine,
+            "computing": repr(self.computing),
+            "average": self._ema_decay,
+        }
+
+    def _reserve(self, training: _Training, start: int, label: str) -> None:
+        assert self.ledger is not None
+        steps = range(start, self.plan.steps)
+        tags = (training.noise.stream.tag(step) for step in steps)
+        replayed = sum(self.ledger.paid(self.plan.event, label, tag) for tag in tags)
+        self.ledger.reserve(self.plan.event, len(steps), replayed)
+
+
+class _Training:
+    """One training in progress: sums of clipped gradients, and their release."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        model: nn.Module,
+        per_example_loss: PerExampleLoss,
+        columns: Mapping[str, Any],
+        streams: Mapping[str, Stream],
+        world: World,
     ) -> None:
-        """Turn the engine's sums into released gradients and clear them."""
-        if private and self.ledger is not None:
-            self.ledger.charge(self.plan.event, label)
-        self._noise.add_to(engine.sums)
+        plan, computing = trainer.plan, trainer.computing
+        self._plan, self._computing, self._world = plan, computing, world
+        self._model, self._columns = model, columns
+        loss = computing.loss(per_example_loss)
+        self._batches = plan.batches(len(next(iter(columns.values()))), streams["sampling"])
+        self._draws = streams["model"]
+        std = trainer.gradient_noise(model) * plan.expected_batch
+        self.noise = GaussianNoise(std, streams["noise"])
+        self._size, self._pad = trainer._micro_batch, trainer._pad
+        if self._size == "auto":
+            with computing.recomputing(model):
+                probed = make_engine(trainer._engine, model, loss, plan.clip, computing.passes)
+                self._size = largest_micro_batch(
+                    probed, columns, computing.device, plan.expected_batch
+                )
+        self._engine = make_engine(trainer._engine, model, loss, plan.clip, computing.passes)
+
+    def add(self, step: int) -> None:
+        """Add the clipped gradients of this rank's part of the step's logical batch."""
+        torch.manual_seed(self._draws.seed(step) + self._world.rank)
+        rows = self._world.part(self._batches.at(step))
+        with self._computing.recomputing(self._model):
+            for micro in micro_batches(rows, int(self._size), self._pad):
+                batch = {
+                    k: v[micro.index].to(self._computing.device) for k, v in self._columns.items()
+                }
+                self._engine.add(batch, micro.mask.to(self._computing.device))
+
+    def release(self, step: int, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Turn the sums into released mean gradients. Only after the ledger was charged."""
+        sums = self._engine.sums
+        if self._world.leads:
+            self.noise.add_to(sums, step)
+        self._world.add_up(sums)
         for name, parameter in parameters.items():
-            total = engine.sums[name]
-            parameter.grad = (total / self.plan.expected_batch).to(parameter.dtype)
-            total.zero_()
-
-
-class _Average:
-    """Exponential moving average of the weights, corrected for its start (as in Adam)."""
-
-    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
-        self._parameters, self._decay, self._weight = parameters, decay, 0.0
-        self._sums = {name: torch.zeros_like(p) for name, p in parameters.items()} if decay else {}
-
-    def update(self) -> None:
-        self._weight = self._decay * self._weight + (1 - self._decay)
-        for name, total in self._sums.items():
-            total.lerp_(self._parameters[name].detach(), 1 - self._decay)
-
-    def write_back(self) -> None:
-        for name, total in self._sums.items():
-            self._parameters[name].data.copy_(total / self._weight)
+            parameter.grad = (sums[name] / self._plan.expected_batch).to(parameter.dtype)
+            sums[name].zero_()
 
 
 def _check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, nn.Parameter]:

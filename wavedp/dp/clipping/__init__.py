@@ -4,6 +4,9 @@ For a micro-batch every engine adds ``sum_i mask_i * min(1, C / ||g_i||) * g_i``
 ``sums``, where ``g_i`` is the gradient of record i's own loss over all trainable parameters
 (flat clipping, Abadi et al. 2016). The sums are float32 and un-noised: they never leave the
 trainer.
+
+How far a clipped gradient may exceed C through rounding is :data:`TOLERANCE`, by the type that
+the layers compute in; the trainer's noise covers it.
 """
 
 from __future__ import annotations
@@ -11,18 +14,23 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from wavedp.dp.clipping.gradients import full
 from wavedp.dp.errors import UserError
 
 Batch = Mapping[str, Tensor]
 PerExampleLoss = Callable[[nn.Module, Batch], Tensor]
 """``loss(model, batch) -> [b]``: one loss per record, not averaged over the batch."""
 
-ENGINES = ("bookkeeping", "per_example", "opacus")
+ENGINES = ("bookkeeping", "two_pass", "per_example", "opacus")
+
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e-2}
+"""Relative error of clipped sums by computing type, as ``tests/dp/test_layers.py`` shows."""
 
 
 class Engine(Protocol):
@@ -47,15 +55,41 @@ def check_engine(name: str) -> None:
         )
 
 
-def make_engine(name: str, model: nn.Module, loss: PerExampleLoss, clip: float) -> Engine:
+@dataclass(frozen=True)
+class Passes:
+    """How an engine runs the model.
+
+    Attributes:
+        views: rows that the layers see for each record, one record's after the other's.
+        compiled: whether the passes are compiled; micro-batches must then have one shape.
+        half: whether layers compute in bfloat16.
+    """
+
+    views: int = 1
+    compiled: bool = False
+    half: bool = False
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, compiled if so wanted."""
+        return torch.compile(function, dynamic=False) if self.compiled else function
+
+
+def make_engine(
+    name: str, model: nn.Module, loss: PerExampleLoss, clip: float, passes: Passes | None = None
+) -> Engine:
     """The engine called ``name``; a clip of infinity needs only ordinary gradients.
 
     Raises:
-        UserError: unknown engine, or a layer or parameter that it cannot clip exactly.
+        UserError: unknown engine, or a layer, parameter or setting with which it cannot clip
+            exactly.
     """
     check_engine(name)
+    if not math.isinf(clip):
+        check_no_cross_example_layers(model)
     module = "ordinary" if math.isinf(clip) else name
-    engine: Engine = importlib.import_module(f"{__name__}.{module}").build(model, loss, clip)
+    engine: Engine = importlib.import_module(f"{__name__}.{module}").build(
+        model, loss, clip, passes or Passes()
+    )
     return engine
 
 
@@ -67,11 +101,6 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 def zero_sums(model: nn.Module) -> dict[str, Tensor]:
     """Zeros in the shapes of the trainable parameters, in float32 or better."""
     return {name: full(torch.zeros_like(p.detach())) for name, p in trainable(model).items()}
-
-
-def full(x: Tensor) -> Tensor:
-    """The tensor in float32 if it is in half precision, else as it is."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def clip_factors(squared_norms: Tensor, mask: Tensor, clip: float) -> Tensor:

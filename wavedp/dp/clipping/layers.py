@@ -1,113 +1,202 @@
 """Layer rules: from a layer's inputs and output gradient to per-example gradients.
 
-A rule sees one call of a layer: the tensors it was called with, and the gradient ``g`` of the
-loss with respect to what it returned, the record first in both. It gives the gradients of the
-layer's own parameters by name. Layers without a rule go through :func:`any_module`.
+A rule sees one :class:`Call` of a layer and gives the gradients of the layer's own trained
+parameters by name. A record may have several rows (its views, one after the other): they are
+more positions of the same record. Layers without a rule go through :func:`any_module`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
-from wavedp.dp.clipping.gradients import Gradients, Held, Terms, outer
+from wavedp.dp.clipping.gradients import (
+    Gradients,
+    Held,
+    Terms,
+    full,
+    outer,
+    product,
+    worth_holding,
+)
 from wavedp.dp.errors import UserError
 
-Rule = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Mapping[str, Gradients]]
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a layer.
+
+    Attributes:
+        layer: the module.
+        trained: its own names of the parameters that are trained.
+        inputs: the tensors it was called with, ``[records * views, ...]``.
+        slope: the gradient of the loss with respect to its output, ``[records * views, ...]``.
+        records: how many records these are.
+    """
+
+    layer: nn.Module
+    trained: frozenset[str]
+    inputs: tuple[Tensor, ...]
+    slope: Tensor
+    records: int
 
 
-def linear(layer: nn.Module, inputs: tuple[Tensor, ...], g: Tensor) -> dict[str, Gradients]:
+Rule = Callable[[Call], Mapping[str, Gradients]]
+
+
+def linear(call: Call) -> dict[str, Gradients]:
     """``nn.Linear`` with any leading dimensions."""
-    a, g = _positions(inputs[0]), _positions(g)
+    g = _positions(call.slope, call.records)
     found: dict[str, Gradients] = {}
-    if _trains(layer, "weight"):
-        found["weight"] = outer(g, a)
-    if _trains(layer, "bias"):
-        found["bias"] = Held(g.sum(1))
+    if "weight" in call.trained:
+        found["weight"] = outer(g, _positions(call.inputs[0], call.records).to(g.dtype))
+    if "bias" in call.trained:
+        found["bias"] = Held(g.sum(1, dtype=_wide(g)))
     return found
 
 
-def embedding(layer: nn.Module, inputs: tuple[Tensor, ...], g: Tensor) -> dict[str, Gradients]:
+def embedding(call: Call) -> dict[str, Gradients]:
     """``nn.Embedding`` on ids of any shape; the padding entry has no gradient."""
+    layer = call.layer
     assert isinstance(layer, nn.Embedding)
-    ids, g = inputs[0].reshape(len(inputs[0]), -1), _positions(g)
+    ids, g = call.inputs[0].reshape(call.records, -1), _positions(call.slope, call.records)
     if layer.padding_idx is not None:
         g = g * (ids != layer.padding_idx).unsqueeze(2)
-    return {"weight": Terms(ids, g, layer.num_embeddings)}
+    return {"weight": Terms(ids.long(), g, layer.num_embeddings)}
 
 
-def last_dimension_norm(
-    layer: nn.Module, inputs: tuple[Tensor, ...], g: Tensor
-) -> dict[str, Gradients]:
-    """``nn.LayerNorm`` and ``nn.RMSNorm`` over the last dimension."""
-    a = inputs[0]
+def last_dimensions_norm(call: Call) -> dict[str, Gradients]:
+    """``nn.LayerNorm`` and ``nn.RMSNorm`` over the last dimensions."""
+    layer, a = call.layer, full(call.inputs[0])
+    assert isinstance(layer, nn.LayerNorm | nn.RMSNorm)
+    shape = list(layer.normalized_shape)
     if isinstance(layer, nn.LayerNorm):
-        if len(layer.normalized_shape) > 1:
-            return any_module(layer, inputs, g)
-        normalised = F.layer_norm(a, layer.normalized_shape, None, None, layer.eps)
+        normalised = F.layer_norm(a, shape, None, None, layer.eps)
     else:
-        assert isinstance(layer, nn.RMSNorm)
-        if len(layer.normalized_shape) > 1:
-            return any_module(layer, inputs, g)
-        normalised = F.rms_norm(a, list(layer.normalized_shape), None, layer.eps)
-    return _scale_and_shift(layer, _positions(normalised), _positions(g))
+        normalised = F.rms_norm(a, shape, None, layer.eps)
+    last = -len(shape)
+    g = _positions(full(call.slope).flatten(last), call.records)
+    return _scale_and_shift(call, _positions(normalised.flatten(last), call.records), g)
 
 
-def group_norm(layer: nn.Module, inputs: tuple[Tensor, ...], g: Tensor) -> dict[str, Gradients]:
+def group_norm(call: Call) -> dict[str, Gradients]:
     """``nn.GroupNorm`` on ``[b, channels, ...]``."""
+    layer = call.layer
     assert isinstance(layer, nn.GroupNorm)
-    normalised = F.group_norm(inputs[0], layer.num_groups, None, None, layer.eps)
-    return _scale_and_shift(layer, normalised.flatten(2).mT, g.flatten(2).mT)
+    a = F.group_norm(full(call.inputs[0]), layer.num_groups, None, None, layer.eps)
+    channels = a.shape[1]
+    parts = [x.reshape(call.records, -1, channels, x[0, 0].numel()) for x in (a, full(call.slope))]
+    return _scale_and_shift(call, parts[0].transpose(1, 2), parts[1].transpose(1, 2))
 
 
-def _scale_and_shift(layer: nn.Module, normalised: Tensor, g: Tensor) -> dict[str, Gradients]:
-    """Gradients of ``weight * normalised + bias`` for ``[b, t, d]``."""
+def _scale_and_shift(call: Call, normalised: Tensor, g: Tensor) -> dict[str, Gradients]:
+    """Gradients of ``weight * normalised + bias``, from ``[b, t, d]`` or ``[b, d, views, t]``."""
+    others = 1 if g.dim() == 3 else (2, 3)
     found: dict[str, Gradients] = {}
-    if _trains(layer, "weight"):
-        found["weight"] = Held((normalised * g).sum(1))
-    if _trains(layer, "bias"):
-        found["bias"] = Held(g.sum(1))
+    if "weight" in call.trained:
+        found["weight"] = Held((normalised * g).sum(others))
+    if "bias" in call.trained:
+        found["bias"] = Held(g.sum(others))
     return found
 
 
-def convolution(layer: nn.Module, inputs: tuple[Tensor, ...], g: Tensor) -> dict[str, Gradients]:
-    """``nn.Conv1d`` and ``nn.Conv2d``, any stride, padding, dilation and groups.
+@dataclass(frozen=True)
+class Convolved(Gradients):
+    """Gradients of a convolution's kernel, as its input and output gradient.
 
-    A convolution is a linear layer on its patches, one per output position.
+    Attributes:
+        inputs: ``[b, views, channels, ...]``, padded where the padding is not plain zeros.
+        slopes: ``[b, views, output channels, ...]``.
+        layer: the convolution.
+        padding: zeros that the convolution itself adds on either side.
     """
+
+    TENSORS = ("inputs", "slopes")
+    inputs: Tensor
+    slopes: Tensor
+    layer: nn.Conv1d | nn.Conv2d
+    padding: tuple[int, ...]
+
+    def squared_norms(self) -> Tensor:
+        return self._terms().squared_norms()
+
+    def weighted_sum(self, factors: Tensor) -> Tensor:
+        scaled = full(self.slopes) * factors.view(-1, *[1] * (self.slopes.dim() - 1))
+        return self._kernel(self.inputs.flatten(0, 1), scaled.flatten(0, 1))
+
+    def rows(self) -> Tensor:
+        if self.inputs.is_cuda and self.layer.groups == 1:
+            rows = product(*self._patches_beside_slopes())
+            return rows.view(len(rows), *self.layer.weight.shape)
+        # The processor's own kernel for one record beats a copy of all patches.
+        pairs = zip(self.inputs, self.slopes, strict=True)
+        return torch.stack([self._kernel(x, g) for x, g in pairs])
+
+    def held_if_cheaper(self) -> Gradients:
+        """These, or held if that takes less time."""
+        weight = self.layer.weight
+        t = self.slopes.shape[1] * self.slopes[0, 0, 0].numel()
+        p, d = len(weight), weight[0].numel()
+        if self.layer.groups > 1 or worth_holding(t, p, d, weight.is_cuda):
+            return Held(self.rows())
+        return self
+
+    def _kernel(self, x: Tensor, g: Tensor) -> Tensor:
+        """The kernel's ordinary gradient from inputs and output gradients ``[n, channels, ...]``.
+
+        In float32 or better: sums over records that are rounded would move with every record.
+        """
+        layer, weight = self.layer, full(self.layer.weight.detach())
+        zeros = [0] * len(layer.stride)
+        found = torch.ops.aten.convolution_backward(
+            full(g), full(x), weight, None, list(layer.stride), list(self.padding),
+            list(layer.dilation), False, zeros, layer.groups, [False, True, False],
+        )  # fmt: skip
+        return torch.as_tensor(found[1])
+
+    def _terms(self) -> Terms:
+        left, right = self._patches_beside_slopes()
+        return Terms(left.mT, right, self.slopes.shape[2])
+
+    def _patches_beside_slopes(self) -> tuple[Tensor, Tensor]:
+        """Slopes ``[b, p, t]`` and what each position saw, ``[b, t, channels * kernel]``."""
+        b, views = self.inputs.shape[:2]
+        x, layer = self.inputs.flatten(0, 1), self.layer
+        settings = layer.kernel_size, layer.dilation, self.padding, layer.stride
+        if isinstance(layer, nn.Conv1d):
+            x = x.unsqueeze(2)
+            kernel, dilation, padding, stride = settings
+            settings = (1, *kernel), (1, *dilation), (0, *padding), (1, *stride)
+        patches = F.unfold(x, *settings).unflatten(0, (b, views))
+        right = patches.transpose(1, 2).flatten(2).mT
+        return self.slopes.flatten(3).transpose(1, 2).flatten(2), right.to(self.slopes.dtype)
+
+
+def convolution(call: Call) -> dict[str, Gradients]:
+    """``nn.Conv1d`` and ``nn.Conv2d``, any stride, padding, dilation and groups."""
+    layer, g = call.layer, _views(call.slope, call.records)
     assert isinstance(layer, nn.Conv1d | nn.Conv2d)
     found: dict[str, Gradients] = {}
-    if _trains(layer, "bias"):
-        found["bias"] = Held(g.flatten(2).sum(2))
-    if _trains(layer, "weight"):
-        left, right = g.flatten(2).mT, _patches(layer, inputs[0])
-        if layer.groups == 1:
-            found["weight"] = outer(left, right)
-        else:
-            left = left.unflatten(2, (layer.groups, -1)).transpose(1, 2)
-            right = right.unflatten(2, (layer.groups, -1)).transpose(1, 2)
-            found["weight"] = Held((left.mT @ right).flatten(1, 2))
+    if "bias" in call.trained:
+        found["bias"] = Held(g.flatten(3).sum((1, 3), dtype=_wide(g)))
+    if "weight" in call.trained:
+        # torch keeps the padding that it needs, last dimension first, also for "same".
+        ends = layer._reversed_padding_repeated_twice
+        before, after = ends[-2::-2], ends[-1::-2]
+        x, padding = call.inputs[0], tuple(before)
+        if layer.padding_mode != "zeros" or before != after:
+            mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+            x, padding = F.pad(x, ends, mode=mode), (0,) * len(before)
+        found["weight"] = Convolved(_views(x, call.records), g, layer, padding).held_if_cheaper()
     return found
 
 
-def _patches(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
-    """What each output position sees, ``[b, positions, channels * kernel]``."""
-    # torch keeps the padding that it needs, also for "same" and for non-zero modes.
-    padding = layer._reversed_padding_repeated_twice
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    x = F.pad(x, padding, mode=mode)
-    kernel, dilation, stride = layer.kernel_size, layer.dilation, layer.stride
-    if isinstance(layer, nn.Conv1d):
-        x = x.unsqueeze(2)
-        kernel, dilation, stride = (1, *kernel), (1, *dilation), (1, *stride)
-    return F.unfold(x, kernel, dilation, 0, stride).mT
-
-
-def any_module(module: nn.Module, inputs: tuple[Tensor, ...], g: Tensor) -> dict[str, Gradients]:
+def any_module(call: Call) -> dict[str, Gradients]:
     """Any module with parameters of its own, by differentiating it once per record.
 
     Exact wherever the module's forward pass vmaps; slower than a rule, because the module runs
@@ -116,24 +205,21 @@ def any_module(module: nn.Module, inputs: tuple[Tensor, ...], g: Tensor) -> dict
     Raises:
         UserError: it does not vmap.
     """
-    own = {
-        name: parameter.detach()
-        for name, parameter in module.named_parameters(recurse=False)
-        if parameter.requires_grad
-    }
+    module = call.layer
+    own = {name: p.detach() for name, p in module.named_parameters() if name in call.trained}
 
     def one(row: tuple[Tensor, ...], slope: Tensor) -> dict[str, Tensor]:
         def run(parameters: dict[str, Tensor]) -> Tensor:
-            batched = tuple(value.unsqueeze(0) for value in row)
-            result: Tensor = functional_call(module, parameters, batched)
-            return result.squeeze(0)
+            result: Tensor = functional_call(module, parameters, row)
+            return result.to(slope.dtype)
 
         pull = vjp(run, own)[1]
         found: dict[str, Tensor] = pull(slope)[0]
         return found
 
+    inputs = tuple(_views(x, call.records) for x in call.inputs)
     try:
-        rows = vmap(one, randomness="error")(inputs, g)
+        rows = vmap(one, randomness="error")(inputs, _views(call.slope, call.records))
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
@@ -143,24 +229,28 @@ def any_module(module: nn.Module, inputs: tuple[Tensor, ...], g: Tensor) -> dict
             "record, for example because it draws random numbers: move the parameters into a "
             "module that does not, freeze them, or use engine=per_example."
         ) from error
-    return {name: Held(value) for name, value in rows.items()}
+    return {name: Held(full(value)) for name, value in rows.items()}
 
 
-def _positions(x: Tensor) -> Tensor:
-    """``[b, ..., d] -> [b, t, d]``."""
-    return x.reshape(x.shape[0], -1, x.shape[-1])
+def _views(x: Tensor, records: int) -> Tensor:
+    """``[b * views, ...] -> [b, views, ...]``."""
+    return x.unflatten(0, (records, -1))
 
 
-def _trains(layer: nn.Module, name: str) -> bool:
-    parameter = layer._parameters.get(name)
-    return parameter is not None and parameter.requires_grad
+def _positions(x: Tensor, records: int) -> Tensor:
+    """``[b * views, ..., d] -> [b, t, d]``."""
+    return x.reshape(records, -1, x.shape[-1])
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 RULES: dict[type[nn.Module], Rule] = {
     nn.Linear: linear,
     nn.Embedding: embedding,
-    nn.LayerNorm: last_dimension_norm,
-    nn.RMSNorm: last_dimension_norm,
+    nn.LayerNorm: last_dimensions_norm,
+    nn.RMSNorm: last_dimensions_norm,
     nn.GroupNorm: group_norm,
     nn.Conv1d: convolution,
     nn.Conv2d: convolution,

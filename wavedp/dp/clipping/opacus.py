@@ -8,20 +8,25 @@ from torch import Tensor, nn
 
 from wavedp.dp.clipping import (
     Batch,
+    Passes,
     PerExampleLoss,
     check_losses,
-    check_no_cross_example_layers,
     trainable,
     zero_sums,
 )
 from wavedp.dp.clipping.per_example import add_clipped
+from wavedp.dp.errors import UserError
 
 
 class OpacusEngine:
     """``opacus.GradSampleModule`` holds per-example gradients; clipping is ours."""
 
-    def __init__(self, model: nn.Module, loss: PerExampleLoss, clip: float) -> None:
-        check_no_cross_example_layers(model)
+    def __init__(self, model: nn.Module, loss: PerExampleLoss, clip: float, passes: Passes) -> None:
+        if passes.views > 1 or passes.compiled:
+            raise UserError(
+                "engine=opacus takes one view of a record and is not compiled; use "
+                "engine=bookkeeping."
+            )
         self.sums = zero_sums(model)
         self._model, self._loss, self._clip = model, loss, clip
         self._parameters: dict[str, Any] = trainable(model)
@@ -44,6 +49,6 @@ class OpacusEngine:
             parameter.grad = None
 
 
-def build(model: nn.Module, loss: PerExampleLoss, clip: float) -> OpacusEngine:
+def build(model: nn.Module, loss: PerExampleLoss, clip: float, passes: Passes) -> OpacusEngine:
     """See :func:`wavedp.dp.clipping.make_engine`."""
-    return OpacusEngine(model, loss, clip)
+    return OpacusEngine(model, loss, clip, passes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wavedp.dp.clipping import Batch, PerExampleLoss, check_losses, trainable, zero_sums
+from wavedp.dp.clipping import Batch, Passes, PerExampleLoss, check_losses, trainable, zero_sums
 
 
 class OrdinaryEngine:
@@ -26,7 +26,7 @@ class OrdinaryEngine:
                 self.sums[name] += gradient
 
 
-def build(model: nn.Module, loss: PerExampleLoss, clip: float) -> OrdinaryEngine:
+def build(model: nn.Module, loss: PerExampleLoss, clip: float, passes: Passes) -> OrdinaryEngine:
     """See :func:`wavedp.dp.clipping.make_engine`."""
     del clip  # infinite
-    return OrdinaryEngine(model, loss)
+    return OrdinaryEngine(model, passes.compile(loss))

@@ -12,21 +12,20 @@ from torch.func import functional_call, grad, vmap
 
 from wavedp.dp.clipping import (
     Batch,
+    Passes,
     PerExampleLoss,
     check_losses,
-    check_no_cross_example_layers,
     clip_factors,
-    full,
     trainable,
     zero_sums,
 )
+from wavedp.dp.clipping.gradients import full
 
 
 class PerExampleEngine:
     """``vmap(grad(loss))`` over single records."""
 
-    def __init__(self, model: nn.Module, loss: PerExampleLoss, clip: float) -> None:
-        check_no_cross_example_layers(model)
+    def __init__(self, model: nn.Module, loss: PerExampleLoss, clip: float, passes: Passes) -> None:
         self.sums = zero_sums(model)
         self._model, self._clip = model, clip
 
@@ -40,7 +39,7 @@ class PerExampleEngine:
             check_losses(losses, 1)
             return losses[0]
 
-        self._gradients = vmap(grad(one), in_dims=(None, 0), randomness="different")
+        self._gradients = passes.compile(vmap(grad(one), in_dims=(None, 0), randomness="different"))
 
     def add(self, batch: Batch, mask: Tensor) -> None:
         parameters = {name: p.detach() for name, p in trainable(self._model).items()}
@@ -75,6 +74,6 @@ def add_clipped(
         sums[name] += torch.einsum("n,n...->...", factors, rows)
 
 
-def build(model: nn.Module, loss: PerExampleLoss, clip: float) -> PerExampleEngine:
+def build(model: nn.Module, loss: PerExampleLoss, clip: float, passes: Passes) -> PerExampleEngine:
     """See :func:`wavedp.dp.clipping.make_engine`."""
-    return PerExampleEngine(model, loss, clip)
+    return PerExampleEngine(model, loss, clip, passes)

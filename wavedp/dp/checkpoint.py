@@ -1,0 +1,145 @@
+"""Checkpoints of a training run, whole or not at all.
+
+A checkpoint is taken between logical steps only: a partial sum over records is un-noised private
+data and is never saved. Weights and optimizer states are made of released gradients, so a
+checkpoint may be looked at. The keys of the random streams may not: who has them can take the
+noise away. They lie in a file of their own, for its owner's eyes only, which exists while the
+training runs and is deleted at its end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import re
+import tempfile
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wavedp.dp.errors import UserError
+from wavedp.dp.randomness import Stream
+from wavedp.dp.store import private_folder
+
+_MARK = b"WaveDP checkpoint 1 "
+
+
+@cache
+def code_version() -> str:
+    """A digest of the core's source: what a checkpoint continues with must be what made it."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+class Checkpoints:
+    """The checkpoints of one run's trainings, one file each.
+
+    Args:
+        folder: made for its owner's eyes only.
+        every: logical steps between checkpoints; the last one is always taken.
+    """
+
+    def __init__(self, folder: str | Path, every: int = 50) -> None:
+        if every < 1:
+            raise UserError(f"a checkpoint every {every} steps is not possible; use 1 or more.")
+        self.folder, self.every = Path(folder), every
+
+    def keep_streams(self, training: str, streams: Mapping[str, Stream]) -> None:
+        """Put a training's keys on disk, before anything is drawn with them."""
+        keys = {name: stream.key.hex() for name, stream in streams.items()}
+        self._write(self._path(training, "key"), json.dumps(keys).encode())
+
+    def streams(self, training: str) -> dict[str, Stream] | None:
+        """The keys of a training that was interrupted; None if they are gone."""
+        path = self._path(training, "key")
+        if not path.exists():
+            return None
+        keys = json.loads(_opened(path))
+        return {name: Stream(bytes.fromhex(key)) for name, key in keys.items()}
+
+    def save(self, training: str, state: Mapping[str, Any]) -> None:
+        """Replace the training's checkpoint.
+
+        Raises:
+            UserError: the disk does not take it; the last one stays.
+        """
+        content = io.BytesIO()
+        torch.save(dict(state), content)
+        self._write(self._path(training, "pt"), content.getvalue())
+
+    def load(self, training: str) -> dict[str, Any] | None:
+        """The training's checkpoint; None if there is none.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        path = self._path(training, "pt")
+        if not path.exists():
+            return None
+        try:
+            state = torch.load(io.BytesIO(_opened(path)), weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            raise _damaged(path) from error
+        return dict(state)
+
+    def forget_streams(self, training: str) -> None:
+        """Delete the keys of a training that has ended."""
+        self._path(training, "key").unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Delete everything, once the run's result is kept elsewhere."""
+        for path in [*self.folder.glob("*.pt"), *self.folder.glob("*.key")]:
+            path.unlink(missing_ok=True)
+
+    def _path(self, training: str, kind: str) -> Path:
+        return self.folder / f"{re.sub(r'[^a-z0-9]+', '-', training.lower())}.{kind}"
+
+    def _write(self, path: Path, content: bytes) -> None:
+        partial = None
+        try:
+            folder = private_folder(self.folder)
+            handle, partial = tempfile.mkstemp(dir=folder, suffix=".tmp")  # for its owner only
+            with os.fdopen(handle, "wb") as file:
+                file.write(_MARK + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+            _sync(folder)
+        except OSError as error:
+            if partial is not None:
+                Path(partial).unlink(missing_ok=True)
+            raise UserError(
+                f"The checkpoint {path} cannot be written ({error.strerror or error}); the last "
+                "one is kept: free some space and start again, the run continues from it."
+            ) from error
+
+
+def _opened(path: Path) -> bytes:
+    head, _, content = path.read_bytes().partition(b"\n")
+    if head != _MARK + hashlib.sha256(content).hexdigest().encode():
+        raise _damaged(path)
+    return content
+
+
+def _damaged(path: Path) -> UserError:
+    return UserError(
+        f"The checkpoint {path} is damaged, or from another version; remove it to start that "
+        "training anew, which spends its budget again."
+    )
+
+
+def _sync(folder: Path) -> None:
+    """Make a renamed file survive a loss of power."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,396 @@
+"""Watching the calls of a model's layers: what per-example gradients are made from.
+
+One run on a single record, the *probe*, lists the calls and checks that the rules find the same
+gradients as autograd. From then on every layer's output passes through :class:`Handed`, which
+changes nothing and, in the backward pass, hands the layer's rule what it needs as soon as the
+output gradient is there. What the rule makes leaves the backward pass as the "gradient" of
+carriers: zeros without storage, in the right shape. So there is no state beside the graph, and
+the same code runs eagerly, compiled and under activation checkpointing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wavedp.dp.clipping import Batch, PerExampleLoss, check_losses, trainable
+from wavedp.dp.clipping.gradients import HALF, Gradients, full, total
+from wavedp.dp.clipping.layers import Call, Rule, any_module, rule_of
+from wavedp.dp.errors import UserError
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module with trained parameters of its own.
+
+    Attributes:
+        parameters: its names of its parameters to the model's names; layers may share one.
+    """
+
+    name: str
+    module: nn.Module
+    rule: Rule
+    parameters: dict[str, str]
+
+    def call(self, inputs: Sequence[Tensor], slope: Tensor, records: int) -> Call:
+        """One of its calls."""
+        return Call(self.module, frozenset(self.parameters), tuple(inputs), slope, records)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place in the loss where a layer is called.
+
+    Attributes:
+        forms: the forms that its rule gives, on the meta device; empty if the rule runs after the
+            backward pass.
+        norms: whether only squared norms leave the backward pass.
+        copied: whether the output is handed on as a copy, which an activation may overwrite.
+        handed: shape per record and type of each tensor that leaves the backward pass.
+    """
+
+    layer: Layer
+    forms: dict[str, Gradients]
+    norms: bool
+    copied: bool
+    handed: list[tuple[torch.Size, torch.dtype]]
+
+    def hand_out(self, inputs: Sequence[Tensor], slope: Tensor, records: int) -> list[Tensor]:
+        """What leaves the backward pass, the record first."""
+        if not self.forms:
+            return [x.unflatten(0, (records, -1)) for x in (slope, *inputs)]
+        found = self.layer.rule(self.layer.call(inputs, slope, records))
+        if self.norms:
+            return [torch.stack([form.squared_norms() for form in found.values()]).sum(0)]
+        return [x for form in found.values() for x in form.tensors()]
+
+    def gradients(self, handed: Sequence[Tensor]) -> dict[str, Gradients]:
+        """By the layer's names of its parameters, from what has left the backward pass."""
+        if not self.forms:
+            slope, *inputs = (x.flatten(0, 1) for x in handed)
+            return dict(self.layer.rule(self.layer.call(inputs, slope, len(handed[0]))))
+        rest = iter(handed)
+        return {
+            name: form.rebuilt([next(rest).to(x.dtype) for x in form.tensors()])
+            for name, form in self.forms.items()
+        }
+
+    def carriers(self, records: int, device: torch.device) -> list[Tensor]:
+        """Zeros that take no memory, for :meth:`hand_out`'s tensors to be the gradients of."""
+        return [
+            # Only floating-point tensors have gradients; float64 holds every index exactly.
+            torch.zeros(
+                (), dtype=dtype if dtype.is_floating_point else torch.float64, device=device
+            )
+            .expand(records, *shape)
+            .requires_grad_()
+            for shape, dtype in self.handed
+        ]
+
+
+class Handed(torch.autograd.Function):
+    """The identity on a layer's output; see the top of the file."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, output: Tensor, site: Site, records: int, count: int, *tensors: Tensor
+    ) -> Tensor:
+        ctx.site, ctx.records, ctx.count = site, records, count
+        ctx.save_for_backward(*tensors[count:])
+        return output.clone() if site.copied else output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Any:  # type: ignore[override]
+        inputs = ctx.saved_tensors
+        with torch.autocast(slope.device.type, enabled=False):
+            handed = ctx.site.hand_out(inputs, slope, ctx.records)
+        handed = [x.to(_carrying(x.dtype)) for x in handed]
+        return slope, None, None, None, *handed, *[None] * len(inputs)
+
+
+@dataclass
+class _Probed:
+    """A call that the probe saw."""
+
+    layer: Layer
+    inputs: tuple[Tensor, ...]
+    tap: Tensor
+
+
+@dataclass
+class Watch:
+    """Watches a model compute a loss.
+
+    Args:
+        model: its trainable parameters are the ones that matter.
+        loss: one number per record.
+        views: rows that the layers see for each record.
+        norms_only: keep no more than norms of the layers whose parameters are used once.
+    """
+
+    model: nn.Module
+    loss: PerExampleLoss
+    views: int = 1
+    norms_only: bool = False
+    sites: list[Site] = field(default_factory=list)
+    _layers: list[Layer] = field(init=False)
+    _places: dict[str, list[int]] = field(default_factory=dict)
+    _carriers: list[list[Tensor]] = field(default_factory=list)
+    _counts: dict[str, int] = field(default_factory=dict)
+    _records: int = 0
+
+    def __post_init__(self) -> None:
+        self._layers = _find_layers(self.model)
+
+    # The probe ------------------------------------------------------------------------------
+
+    def probe(self, record: Batch) -> bool:
+        """List the calls on a batch of one record and compare gradients with autograd's.
+
+        Returns:
+            False if the record's gradients are not finite, so that nothing was shown.
+
+        Raises:
+            UserError: names the first parameter that differs, or the layer that does not fit.
+        """
+        device = next(self.model.parameters()).device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            state = _random_state(device)
+            expected = self._by_autograd(record)
+            _set_random_state(device, state)
+            seen, slopes = self._taps(record)
+        found = [
+            s.layer.rule(s.layer.call(s.inputs, g, 1)) for s, g in zip(seen, slopes, strict=True)
+        ]
+        agree = self._agrees(expected, by_parameter([s.layer for s in seen], found))
+        uses: dict[str, int] = {}
+        for each in seen:
+            for name in each.layer.parameters.values():
+                uses[name] = uses.get(name, 0) + 1
+        self.sites = [
+            self._site(s, g, forms, uses) for s, g, forms in zip(seen, slopes, found, strict=True)
+        ]
+        self._places = {layer.name: [] for layer in self._layers}
+        for number, site in enumerate(self.sites):
+            self._places[site.layer.name].append(number)
+        return agree
+
+    def _by_autograd(self, record: Batch) -> dict[str, Tensor | None]:
+        losses = self.loss(self.model, record)
+        check_losses(losses, 1)
+        names, parameters = zip(*trainable(self.model).items(), strict=True)
+        found = torch.autograd.grad(losses.sum(), parameters, allow_unused=True)
+        return dict(zip(names, found, strict=True))
+
+    def _taps(self, record: Batch) -> tuple[list[_Probed], list[Tensor]]:
+        """The calls, and the output gradient of each: that of zeros added to the output."""
+        seen: list[_Probed] = []
+
+        def keeper(layer: Layer) -> Callable[..., Tensor]:
+            def keep(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Tensor:
+                del module
+                args, output = _per_record(layer, args, kwargs, output, self.views)
+                tap = torch.zeros_like(output, requires_grad=True)
+                seen.append(_Probed(layer, args, tap))
+                return torch.as_tensor(output + tap)
+
+            return keep
+
+        with self._hooked(keeper):
+            losses = self.loss(self.model, record)
+            once = list(seen)  # checkpointed layers are called again in the backward pass
+            taps = [each.tap for each in once]
+            slopes = torch.autograd.grad(losses.sum(), taps, allow_unused=True)
+        zeros = [
+            torch.zeros_like(tap) if g is None else g for tap, g in zip(taps, slopes, strict=True)
+        ]
+        return once, zeros
+
+    def _agrees(
+        self, expected: Mapping[str, Tensor | None], found: Mapping[str, Gradients]
+    ) -> bool:
+        for name, parameter in trainable(self.model).items():
+            zero = full(torch.zeros_like(parameter.detach()))
+            mine = found[name].rows()[0].view_as(zero) if name in found else zero
+            truth = expected[name]
+            want = zero if truth is None else full(truth)
+            if not bool(want.isfinite().all()):
+                return False
+            size = want.norm().clamp_min(mine.norm())
+            # Loose enough for bfloat16; what this looks for is a gradient that is missing.
+            if bool((mine - want).norm() > 0.05 * size + 1e-12):
+                raise UserError(
+                    f"The gradient of parameter {name} does not follow from the calls of its "
+                    "module: it is used elsewhere, or changed on the way. Use "
+                    "engine=per_example, or call the module that holds it."
+                )
+        return True
+
+    def _site(
+        self, seen: _Probed, slope: Tensor, found: Mapping[str, Gradients], uses: Mapping[str, int]
+    ) -> Site:
+        late = seen.layer.rule is any_module
+        alone = all(uses[name] == 1 for name in seen.layer.parameters.values())
+        forms = {} if late else {name: _on_meta(form) for name, form in found.items()}
+        copied = any(getattr(module, "inplace", False) for module in self.model.modules())
+        site = Site(seen.layer, forms, self.norms_only and alone and not late, copied, [])
+        for x in site.hand_out(seen.inputs, slope, 1):
+            site.handed.append((x.shape[1:], x.dtype))
+        return site
+
+    # Runs -----------------------------------------------------------------------------------
+
+    @contextmanager
+    def watching(self, records: int) -> Iterator[list[Tensor]]:
+        """While the context is open, :meth:`run` and its backward pass use the carriers given."""
+        device = next(self.model.parameters()).device
+        self._records = records
+        self._carriers = [site.carriers(records, device) for site in self.sites]
+        try:
+            with self._hooked(self._hander):
+                yield [carrier for carriers in self._carriers for carrier in carriers]
+        finally:
+            self._carriers = []
+
+    def run(self, batch: Batch) -> Tensor:
+        """The losses ``[b]``, whose gradients by the carriers are what the rules make.
+
+        Raises:
+            UserError: the layers are not called as they were for the first record.
+        """
+        self._counts = dict.fromkeys(self._places, 0)
+        losses = self.loss(self.model, batch)
+        check_losses(losses, self._records)
+        for name, places in self._places.items():
+            if self._counts[name] != len(places):
+                raise UserError(
+                    f"Layer {name!r} is called {self._counts[name]} times for this batch and was "
+                    f"called {len(places)} times for the first record; the calls must not depend "
+                    "on data or chance, or use engine=per_example."
+                )
+        return losses
+
+    def _hander(self, layer: Layer) -> Callable[..., Tensor]:
+        def hand(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Tensor:
+            del module
+            args, output = _per_record(layer, args, kwargs, output, self._records * self.views)
+            places = self._places[layer.name]
+            number = self._counts[layer.name]
+            self._counts[layer.name] = number + 1
+            if not places:
+                return torch.as_tensor(output)  # run() says so
+            # A checkpointed layer is called again in the backward pass, for its saved inputs only.
+            place = places[number % len(places)]
+            carriers = self._carriers[place]
+            handed = Handed.apply(
+                output, self.sites[place], self._records, len(carriers), *carriers, *args
+            )
+            return torch.as_tensor(handed)
+
+        return hand
+
+    @contextmanager
+    def _hooked(self, make: Callable[[Layer], Callable[..., Tensor]]) -> Iterator[None]:
+        handles = [
+            layer.module.register_forward_hook(make(layer), with_kwargs=True)
+            for layer in self._layers
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def gradients(self, handed: Sequence[Tensor]) -> tuple[dict[str, Gradients], Tensor | None]:
+        """Per-example gradients by parameter, and the squared norms of those left out."""
+        rest = iter(handed)
+        layers, found, norms = [], [], []
+        for site in self.sites:
+            mine = [next(rest) for _ in site.handed]
+            if site.norms:
+                norms += mine
+            else:
+                layers.append(site.layer)
+                found.append(site.gradients(mine))
+        return by_parameter(layers, found), torch.stack(norms).sum(0) if norms else None
+
+
+def by_parameter(
+    layers: Sequence[Layer], found: Sequence[Mapping[str, Gradients]]
+) -> dict[str, Gradients]:
+    """The gradients of each parameter of the model, from all calls of the layers that hold it."""
+    parts: dict[str, list[Gradients]] = {}
+    for layer, forms in zip(layers, found, strict=True):
+        for own, form in forms.items():
+            parts.setdefault(layer.parameters[own], []).append(form)
+    return {name: total(forms) for name, forms in parts.items()}
+
+
+def _per_record(
+    layer: Layer, args: Any, kwargs: Any, output: Any, rows: int
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """The layer's inputs and output with one row for every row of the batch.
+
+    Raises:
+        UserError: something is not a tensor, or has another number of rows.
+    """
+    args = (*args, *kwargs.values()) if len(args) + len(kwargs) == 1 else args
+    if (kwargs and len(args) != 1) or not all(isinstance(x, Tensor) for x in (*args, output)):
+        raise UserError(
+            f"Layer {layer.name!r} is called with keywords or with something that is not a "
+            "tensor; pass tensors by position, or use engine=per_example."
+        )
+    lengths = {len(x) if x.dim() else 0 for x in args}
+    if lengths == {1} and rows > 1:
+        # One row for all records, such as position ids: give each record its own.
+        args = tuple(x.expand(rows, *x.shape[1:]) for x in args)
+        output = output.expand(rows, *output.shape[1:])
+    elif lengths != {rows}:
+        raise UserError(
+            f"Layer {layer.name!r} got an input whose first dimension is "
+            f"{sorted(lengths)[0]}, not the {rows} records of the batch; expand broadcast "
+            "inputs to one row per record."
+        )
+    if output.dtype in HALF and layer.rule is not any_module:
+        # What the layer itself computed with under autocast, at half the memory.
+        args = tuple(x.to(output.dtype) if x.is_floating_point() else x for x in args)
+    return tuple(x.detach() for x in args), output
+
+
+def _carrying(dtype: torch.dtype) -> torch.dtype:
+    """Only floating-point tensors have gradients; float64 holds every index exactly."""
+    return dtype if dtype.is_floating_point else torch.float64
+
+
+def _on_meta(form: Gradients) -> Gradients:
+    return form.rebuilt([x.to("meta") for x in form.tensors()])
+
+
+def _find_layers(model: nn.Module) -> list[Layer]:
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    layers = []
+    for name, module in model.named_modules():
+        own = {
+            own: names[id(parameter)]
+            for own, parameter in module.named_parameters(recurse=False)
+            if parameter.requires_grad
+        }
+        if own:
+            layers.append(Layer(name, module, rule_of(module), own))
+    return layers
+
+
+def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return torch.random.get_rng_state(), cuda
+
+
+def _set_random_state(device: torch.device, state: tuple[Tensor, Tensor | None]) -> None:
+    torch.random.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)

@@ -1,0 +1,64 @@
+"""Data parallel training: what the ranks of a ``torchrun`` share.
+
+Every rank draws the same logical batch, from the same stream, and takes its part of it. The first
+rank adds the noise to its own sums before they are added up: so the total has it once, whatever
+the number of ranks, and a rank without records takes part like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class World:
+    """The ranks of this run: one, unless ``torch.distributed`` is initialised."""
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def current(cls) -> World:
+        """The default process group's."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return cls(torch.distributed.get_rank(), torch.distributed.get_world_size())
+        return cls()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank adds noise, writes the ledger and saves."""
+        return self.rank == 0
+
+    def part(self, rows: np.ndarray) -> np.ndarray:
+        """This rank's rows of a logical batch; perhaps none."""
+        return rows[self.rank :: self.size]
+
+    def add_up(self, sums: Mapping[str, Tensor]) -> None:
+        """Make every rank's tensors the sum over ranks, in place; all ranks get the same bits."""
+        if self.size > 1:
+            for total in sums.values():
+                torch.distributed.all_reduce(total)
+
+    def spread(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Make every rank's parameters the first rank's, in place."""
+        if self.size > 1:
+            for parameter in parameters.values():
+                torch.distributed.broadcast(parameter.data, 0)
+
+    def agreed(self, value: Value) -> Value:
+        """The first rank's value, on every rank."""
+        if self.size == 1:
+            return value
+        box: list[Any] = [value]
+        torch.distributed.broadcast_object_list(box)
+        agreed: Value = box[0]
+        return agreed

@@ -1,0 +1,128 @@
+"""A training that can be killed at any moment and continues as if it had not been.
+
+What a training needs to go on from a logical step: weights, optimizer, average, the step, and the
+keys of its random streams. A step that is replayed has the same weights, batch and noise as the
+first time, hence the same release, for which the ledger was charged. Without the keys (they were
+deleted, or the training had ended) the streams are new ones and the steps are charged again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from wavedp.dp.average import Average
+from wavedp.dp.checkpoint import Checkpoints, code_version
+from wavedp.dp.distributed import World
+from wavedp.dp.errors import UserError
+from wavedp.dp.randomness import Stream
+
+Streams = dict[str, Stream]
+
+
+@dataclass
+class Resumable:
+    """The part of a training that checkpoints keep.
+
+    Attributes:
+        name: the training's name and number within its run.
+        checkpoints: None to keep nothing.
+        world: the first rank saves; all ranks load.
+        identity: what must be the same for a checkpoint to belong to this training.
+        rates: the optimizer's learning rates before any schedule.
+    """
+
+    name: str
+    checkpoints: Checkpoints | None
+    world: World
+    identity: Mapping[str, Any]
+    parameters: Mapping[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    average: Average
+    rates: list[float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.identity = {**self.identity, "code": code_version()}
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+
+    def restore(self, fresh: Callable[[str], Streams]) -> tuple[int, Streams]:
+        """Go back to the last checkpoint, or make the first one.
+
+        Args:
+            fresh: makes new streams, given the training's name.
+
+        Returns:
+            The step to go on with, and its streams.
+
+        Raises:
+            UserError: the checkpoint is damaged or belongs to another training.
+        """
+        kept = self.checkpoints
+        if kept is None:
+            self.world.spread(self.parameters)
+            return 0, self.world.agreed(fresh(self.name))
+        state = kept.load(self.name)
+        streams = None
+        if state is not None:
+            self._check(state["identity"])
+            self._load(state)
+            streams = kept.streams(self.name)
+        if streams is None:
+            streams = fresh(self.name)
+            if self.world.leads:
+                kept.keep_streams(self.name, streams)
+                self._save(0 if state is None else state["step"])
+        step = 0 if state is None else int(state["step"])
+        first = self.world.agreed(step)
+        if first != step:
+            raise UserError(
+                f"The first rank continues {self.name!r} at step {first} and this one found step "
+                f"{step}; put the checkpoints where every rank can read them."
+            )
+        self.world.spread(self.parameters)
+        return step, self.world.agreed(streams)
+
+    def advance(self, step: int, last: bool) -> None:
+        """After a logical step: average, and save if it is time."""
+        self.average.update()
+        kept = self.checkpoints
+        if kept is not None and self.world.leads and (last or step % kept.every == 0):
+            self._save(step)
+
+    def finish(self) -> None:
+        """The average becomes the weights; nobody needs the keys any more."""
+        self.average.write_back()
+        if self.checkpoints is not None and self.world.leads:
+            self.checkpoints.forget_streams(self.name)
+
+    def _save(self, step: int) -> None:
+        assert self.checkpoints is not None
+        state = {
+            "identity": dict(self.identity),
+            "step": step,
+            "weights": {name: p.detach() for name, p in self.parameters.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict(),
+        }
+        self.checkpoints.save(self.name, state)
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(state["weights"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average.load_state_dict(state["average"])
+
+    def _check(self, identity: Mapping[str, Any]) -> None:
+        differing = [key for key, value in self.identity.items() if identity.get(key) != value]
+        if differing:
+            assert self.checkpoints is not None
+            raise UserError(
+                f"The checkpoint of {self.name!r} in {self.checkpoints.folder} has another "
+                f"{' and '.join(differing)}; go back to what made it, or use another folder for "
+                "checkpoints, which spends the budget anew."
+            )

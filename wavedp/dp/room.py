@@ -1,0 +1,74 @@
+"""The largest micro-batch that fits, found by trying made-up records."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wavedp.dp.clipping import Engine
+
+SHARE = 0.6
+"""Of the memory that is free on a CPU; on a GPU the answer is tried out."""
+
+
+def largest_micro_batch(
+    engine: Engine, columns: Mapping[str, Any], device: torch.device, expected_batch: int
+) -> int:
+    """The largest power of two that fits, no larger than a logical batch needs.
+
+    Only shapes and types of the columns are looked at: records of zeros stand in for them.
+
+    Args:
+        engine: one that is not used afterwards; its sums are left as they are.
+        columns: name to tensor, one row per record.
+        expected_batch: E[batch]; twice as much is hardly ever drawn.
+    """
+    most = 1 << (2 * expected_batch - 1).bit_length()
+    if device.type == "cuda":
+        return _by_trying(engine, columns, device, most)
+    return _by_growth(engine, columns, device, most)
+
+
+def _by_trying(engine: Engine, columns: Mapping[str, Any], device: torch.device, most: int) -> int:
+    size = 1
+    while size < most:
+        try:
+            _add_zeros(engine, columns, device, 2 * size)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            break
+        size *= 2
+    return size
+
+
+def _by_growth(engine: Engine, columns: Mapping[str, Any], device: torch.device, most: int) -> int:
+    """Without an error to catch, from how the peak of the process grows with the batch."""
+    size, before = 1, _peak_bytes()
+    while size < most:
+        _add_zeros(engine, columns, device, size)
+        grown = _peak_bytes() - before
+        if 2 * grown > SHARE * _free_bytes():
+            break
+        size *= 2
+    return size
+
+
+def _add_zeros(engine: Engine, columns: Mapping[str, Any], device: torch.device, size: int) -> None:
+    batch: dict[str, Tensor] = {
+        name: torch.zeros((size, *values.shape[1:]), dtype=values.dtype, device=device)
+        for name, values in columns.items()
+    }
+    engine.add(batch, torch.ones(size, dtype=torch.bool, device=device))
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _free_bytes() -> int:
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
