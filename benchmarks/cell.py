@@ -6,8 +6,8 @@ import datetime
 import math
 import platform
 import random
-import subprocess
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,10 +25,12 @@ from benchmarks.config import Cell, load_choice, make, plain
 from benchmarks.console import track, track_images
 from benchmarks.evaluation import Evaluation, make_evaluation
 from benchmarks.metrics import Metric
+from benchmarks.provenance import code_revision
 from benchmarks.record import Cost, MetricValue, Privacy, Provenance, Query, Record
 from benchmarks.weights import digests, load_parts
 from wavedp.data.schema import Dataset
 from wavedp.dp.accounting import RELATION
+from wavedp.dp.checkpoint import Checkpoints
 from wavedp.dp.clipping import check_engine
 from wavedp.dp.errors import UserError
 from wavedp.dp.ledger import Ledger
@@ -165,7 +167,7 @@ def run_cell(cell: Cell, dataset: Dataset, scorer: Scorer, folder: Path) -> Reco
         row=cell.row,
         seed=cell.seed,
         status="ok",
-        privacy=_privacy(cell, dataset, trainer),
+        privacy=_privacy(cell, dataset, trainer, generator),
         metrics=metrics,
         cost=Cost(
             train_seconds=trainer.train_seconds if trainer else None,
@@ -182,15 +184,21 @@ def run_cell(cell: Cell, dataset: Dataset, scorer: Scorer, folder: Path) -> Reco
     )
 
 
-def failed_record(cell: Cell, dataset: Dataset, reason: str) -> Record:
-    """The record of a cell that raised."""
+def failed_record(cell: Cell, dataset: Dataset, error: Exception, folder: Path) -> Record:
+    """The record of a cell that raised.
+
+    It tells what the ledger holds by then. Of an error that is not meant for users it tells the
+    type and the place, not the text, which may quote a value of a private record.
+    """
     config = cell.config
     try:
         weights = digests(config.method.weights)
     except UserError:
         weights = {}
+    name = cell.identity(weights)
+    spent = _spent(folder / "ledgers" / f"{name}.jsonl", cell)
     return Record(
-        cell=cell.identity(weights),
+        cell=name,
         suite=config.suite.name,
         dataset=dataset.name,
         dataset_version=dataset.version,
@@ -199,12 +207,29 @@ def failed_record(cell: Cell, dataset: Dataset, reason: str) -> Record:
         row=cell.row,
         seed=cell.seed,
         status="failed",
-        reason=" ".join(reason.split())[:500],
-        privacy=_privacy(cell, dataset, None),
+        reason=_reason(error),
+        privacy=_privacy(cell, dataset, None).model_copy(update={"epsilon_spent": spent}),
         provenance=provenance(weights),
         hardware=hardware.describe(torch.device("cpu")),
         config=public_config(cell),
     )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return " ".join(str(error).split())[:500]
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{place}"
+
+
+def _spent(path: Path, cell: Cell) -> float | None:
+    """Epsilon of the queries that a failed cell made before it failed."""
+    if not path.exists():
+        return 0.0 if cell.row == "pretrained" else None
+    plan = make_plan(cell)
+    assert plan is not None
+    return Ledger(path, plan.budget, writes=False).spent().epsilon
 
 
 def seed_everything(seed: int) -> None:
@@ -220,23 +245,34 @@ def _finetune(
     plan = make_plan(cell)
     if plan is None:
         return None
-    keep_earlier(ledger_path)
-    settings = cell.config.method.finetuning
+    settings, machine = cell.config.method.finetuning, cell.config.hardware
     seeds = cell.config.privacy
+    kept = checkpoints_of(cell, ledger_path.stem)
+    if not kept.started:
+        keep_earlier(ledger_path)
     trainer = Trainer(
         plan,
         ledger=Ledger(ledger_path, plan.budget),
         engine=settings.engine,
         device=device,
+        amp=machine.amp,
+        compile=machine.compile,
         micro_batch=settings.micro_batch,
         pad=device.type != "cpu",
         ema_decay=settings.ema_decay,
+        checkpoints=kept,
         noise_seed=seeds.noise_seed,
         sampling_seed=seeds.sampling_seed,
         progress=track,
     )
     generator.finetune(dataset.private(), trainer)
     return trainer
+
+
+def checkpoints_of(cell: Cell, name: str) -> Checkpoints:
+    """Where an interrupted cell goes on from; to be removed when its record is saved."""
+    folder = Path(cell.config.cache_dir) / "checkpoints" / name
+    return Checkpoints(folder, cell.config.hardware.checkpoint_every)
 
 
 def keep_earlier(ledger: Path) -> None:
@@ -265,7 +301,9 @@ def _samples(
         yield images.cpu()
 
 
-def _privacy(cell: Cell, dataset: Dataset, trainer: Trainer | None) -> Privacy:
+def _privacy(
+    cell: Cell, dataset: Dataset, trainer: Trainer | None, generator: Any = None
+) -> Privacy:
     seeds = cell.config.privacy
     public: dict[str, Any] = {"epsilon_target": cell.epsilon, "records": dataset.private_records}
     if trainer is None:
@@ -285,6 +323,7 @@ def _privacy(cell: Cell, dataset: Dataset, trainer: Trainer | None) -> Privacy:
         sampling_probability=plan.expected_batch / dataset.private_records,
         noise_multiplier=plan.noise_multiplier,
         clip=plan.clip if math.isfinite(plan.clip) else None,
+        sensitivity=trainer.sensitivity(generator) if private else None,
         expected_batch=plan.expected_batch,
         steps=plan.steps,
         reproducible_noise=private
@@ -320,17 +359,6 @@ def provenance(weights: dict[str, str]) -> Provenance:
         weights=weights,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
-
-
-def code_revision() -> str:
-    """The git commit, with ``+`` if the working tree differs; "unknown" outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        run = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
-        done = subprocess.run(run, cwd=here, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return done.stdout.strip()
 
 
 def save_strip(images: Tensor, path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import shutil
 import threading
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from benchmarks.provenance import processor
 from benchmarks.record import Hardware
 from wavedp.dp.errors import UserError
 
@@ -35,19 +34,10 @@ def describe(device: torch.device) -> Hardware:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return Hardware(
         device=name,
-        processor=_processor(),
+        processor=processor(),
         threads=torch.get_num_threads(),
         memory_gb=round(psutil.virtual_memory().total / 2**30, 1),
     )
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
-    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
 def check_room(folder: Path, disk_mb: float, memory_mb: float) -> None:

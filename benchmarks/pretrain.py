@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from benchmarks import hardware
-from benchmarks.cell import code_revision, seed_everything
+from benchmarks.cell import seed_everything
 from benchmarks.config import compose, make, plain
 from benchmarks.console import console, run_command, track
+from benchmarks.provenance import code_revision
 from benchmarks.weights import load_parts, path_of, save_part
 from wavedp.data.schema import PublicDataset
 from wavedp.dp.errors import UserError

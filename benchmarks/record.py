@@ -51,6 +51,8 @@ class Privacy(_Part):
     sampling_probability: float | None = None
     noise_multiplier: float | None = None
     clip: float | None = None
+    sensitivity: float | None = None
+    """What the noise multiplier multiplies: the clip, and what rounding may add to it."""
     expected_batch: int | None = None
     steps: int | None = None
     reproducible_noise: bool = False

@@ -17,6 +17,7 @@ from benchmarks import hardware
 from benchmarks.cell import (
     STRIP,
     Scorer,
+    checkpoints_of,
     failed_record,
     make_generator,
     make_plan,
@@ -104,15 +105,19 @@ def _run_dataset(grid: list[Cell], name: str, dataset: Dataset, folder: Path) ->
     failures = 0
     for number, cell in enumerate(todo, 1):
         start = time.perf_counter()
+        if cell.config.force:
+            checkpoints_of(cell, cell.identity(digests(cell.config.method.weights))).remove()
         try:
             record = run_cell(cell, dataset, scorer, folder)
             outcome = ", ".join(f"{k} {m.value:.2f}" for k, m in record.metrics.items())
         except Exception as error:  # a failed cell must not take the grid with it
-            record = failed_record(cell, dataset, f"{type(error).__name__}: {error}")
+            record = failed_record(cell, dataset, error, folder)
             outcome = f"[red]failed[/red]: {record.reason}"
             failures += 1
             _save_traceback(record.cell, folder)
         save(record, folder / "records")
+        if record.status == "ok":
+            checkpoints_of(cell, record.cell).remove()
         seconds = time.perf_counter() - start
         console.print(f"[{number}/{len(todo)}] {cell.label}: {outcome} ({seconds:.0f} s)")
     return failures

@@ -19,11 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import hardware
-from benchmarks.cell import code_revision, seed_everything
+from benchmarks.cell import seed_everything
 from benchmarks.console import console, run_command, track
 from benchmarks.metrics.clip_toy import ClipToy
 from benchmarks.metrics.fd_toy import FDToy
 from benchmarks.metrics.yardstick import WEIGHTS, Yardstick, contrastive_loss
+from benchmarks.provenance import code_revision
 from benchmarks.weights import save_part
 from wavedp.data.toyatlas import ToyAtlas
 from wavedp.data.toyfaces import FaceLaw, ToyFaces

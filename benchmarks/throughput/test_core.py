@@ -1,31 +1,32 @@
-"""One micro-batch of the embedded prior: each clipping engine beside ordinary training.
+"""The table of the core's speed under pytest-benchmark, one test per row.
 
-Quote ratios of medians from one run; absolute times of shared machines mean little.
+The figures are ratios of private to ordinary steps that took turns (see ``measure.py``); they
+are each test's ``extra_info``. The time that pytest-benchmark itself shows is that of the row.
 """
 
-import math
-
 import pytest
-import torch
 
-from wavedp.dp.clipping import ENGINES, make_engine
-from wavedp.wavelet.prior import SpectralPrior, next_token_loss
+from benchmarks.throughput.core import device_here, effort, open_table, planned, try_to_measure
 
-BATCH = 64
+DEVICE = device_here()
+ROWS = planned(DEVICE)
 
 
-@pytest.mark.parametrize("scales", [2, 3], ids=["low band", "all scales"])
-@pytest.mark.parametrize("engine", ["ordinary", *ENGINES])
-def test_engine(benchmark, engine, scales):
-    torch.manual_seed(0)
-    prior = SpectralPrior()
-    prior.freeze_above(scales)
-    batch = {
-        "tokens": torch.randint(0, 512, (BATCH, 16 * scales, 4)),
-        "text": torch.randn(BATCH, 5, 4, 96),
-    }
-    name, clip = ("bookkeeping", math.inf) if engine == "ordinary" else (engine, 1.0)
-    tested = make_engine(name, prior, next_token_loss(0.1), clip)
-    mask = torch.ones(BATCH, dtype=torch.bool)
-    benchmark.extra_info["examples"] = BATCH
-    benchmark.pedantic(tested.add, (batch, mask), rounds=5, warmup_rounds=1)
+@pytest.fixture(scope="module")
+def table():
+    return open_table(DEVICE)
+
+
+def name(row):
+    case, engine = row
+    kind = "-compiled" if case.compiled else ""
+    return f"{case.model}-{case.tokens}-{case.dtype}{kind}-{engine}"
+
+
+@pytest.mark.parametrize("row", ROWS, ids=name)
+def test_row(benchmark, table, row):
+    case, engine = row
+    found = benchmark.pedantic(try_to_measure, (case, engine, effort(DEVICE, engine)), rounds=1)
+    benchmark.extra_info.update(table.put(case, engine, found))
+    if isinstance(found, str):
+        pytest.skip(found)

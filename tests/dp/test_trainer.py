@@ -146,6 +146,32 @@ def test_wrong_use_is_refused(tmp_path):
         Trainer(plan()).spent()
 
 
+def test_a_buffer_that_learns_from_private_records_is_refused(tmp_path):
+    class Running(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 1)
+            self.register_buffer("mean", torch.zeros(3))
+
+        def forward(self, x):
+            if self.training:
+                self.mean.mul_(0.9).add_(x.detach().mean(0), alpha=0.1)
+            return self.layer(x - self.mean.detach())
+
+    model, everyone = Running(), plan(batch=100)
+    weight = model.layer.weight.detach().clone()
+    ledger = Ledger(tmp_path / "l.jsonl", everyone.budget)
+    sealed = PrivateRecords(columns(), name="toy", records=100)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(UserError, match="Buffer mean"):
+        Trainer(everyone, ledger=ledger).fit(model, squared, sealed, sgd)
+    assert not model.mean.any()
+    assert torch.equal(model.layer.weight, weight)
+    assert not ledger.counts
+    Trainer(NonPrivatePlan(20, 2)).fit(model, squared, columns(), sgd)  # public records may
+    assert model.mean.any()
+
+
 def test_a_second_fit_on_the_same_budget_is_refused(tmp_path):
     full = DPPlan.calibrate(epsilon=1, delta=1e-5, records=100, expected_batch=20, steps=5)
     model, trainer = train(tmp_path, full)

@@ -52,6 +52,11 @@ class Checkpoints:
             raise UserError(f"a checkpoint every {every} steps is not possible; use 1 or more.")
         self.folder, self.every = Path(folder), every
 
+    @property
+    def started(self) -> bool:
+        """Whether there is something to go on from."""
+        return any(self.folder.glob("*.pt"))
+
     def keep_streams(self, training: str, streams: Mapping[str, Stream]) -> None:
         """Put a training's keys on disk, before anything is drawn with them."""
         keys = {name: stream.key.hex() for name, stream in streams.items()}

@@ -54,6 +54,14 @@ class World:
             for parameter in parameters.values():
                 torch.distributed.broadcast(parameter.data, 0)
 
+    def all(self, value: Value) -> list[Value]:
+        """The values of all ranks, on every rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(values, value)
+        return values
+
     def agreed(self, value: Value) -> Value:
         """The first rank's value, on every rank."""
         if self.size == 1:

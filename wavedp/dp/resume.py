@@ -77,11 +77,11 @@ class Resumable:
                 kept.keep_streams(self.name, streams)
                 self._save(0 if state is None else state["step"])
         step = 0 if state is None else int(state["step"])
-        first = self.world.agreed(step)
-        if first != step:
+        found = self.world.all(step)
+        if len(set(found)) > 1:
             raise UserError(
-                f"The first rank continues {self.name!r} at step {first} and this one found step "
-                f"{step}; put the checkpoints where every rank can read them."
+                f"The ranks of {self.name!r} found checkpoints of steps {sorted(set(found))}; put "
+                "the checkpoints where every rank can read them."
             )
         self.world.spread(self.parameters)
         return step, self.world.agreed(streams)
@@ -123,6 +123,6 @@ class Resumable:
             assert self.checkpoints is not None
             raise UserError(
                 f"The checkpoint of {self.name!r} in {self.checkpoints.folder} has another "
-                f"{' and '.join(differing)}; go back to what made it, or use another folder for "
-                "checkpoints, which spends the budget anew."
+                f"{' and '.join(differing)}; go back to what made it, or remove that folder to "
+                "start anew (in a suite: force=true), which spends the budget again."
             )

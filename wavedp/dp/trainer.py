@@ -8,7 +8,8 @@ let the optimizer step. An empty batch is a step like any other: it releases noi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -132,7 +133,8 @@ class Trainer:
         )
         start, streams = resumable.restore(self._fresh_streams)
         training = _Training(self, model, per_example_loss, columns, streams, world)
-        if isinstance(records, PrivateRecords):
+        private = isinstance(records, PrivateRecords)
+        if private:
             self._reserve(training, start, label)
         rates = resumable.rates
         model.train()
@@ -141,12 +143,14 @@ class Trainer:
             if schedule is not None:
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * schedule(step / self.plan.steps)
-            training.add(step)
-            if isinstance(records, PrivateRecords) and self.ledger is not None:
+            with training.with_still_buffers() if private else nullcontext():
+                training.add(step)
+            if private and self.ledger is not None:
                 self.ledger.charge(self.plan.event, label, training.noise.stream.tag(step))
             training.release(step, parameters)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            training.clear()
             resumable.advance(step + 1, last=step + 1 == self.plan.steps)
         resumable.finish()
         if self.device.type == "cuda":
@@ -243,6 +247,7 @@ class _Training:
         loss = computing.loss(per_example_loss)
         self._batches = plan.batches(len(next(iter(columns.values()))), streams["sampling"])
         self._draws = streams["model"]
+        self._buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         std = trainer.gradient_noise(model) * plan.expected_batch
         self.noise = GaussianNoise(std, streams["noise"])
         self._size, self._pad = trainer._micro_batch, trainer._pad
@@ -272,8 +277,36 @@ class _Training:
             self.noise.add_to(sums, step)
         self._world.add_up(sums)
         for name, parameter in parameters.items():
-            parameter.grad = (sums[name] / self._plan.expected_batch).to(parameter.dtype)
-            sums[name].zero_()
+            parameter.grad = sums[name].div_(self._plan.expected_batch).to(parameter.dtype)
+
+    def clear(self) -> None:
+        """Forget the sums of the step, which were the gradients until now."""
+        for total in self._engine.sums.values():
+            total.zero_()
+
+    @contextmanager
+    def with_still_buffers(self) -> Iterator[None]:
+        """See to it that the model learns through its gradients alone.
+
+        Raises:
+            UserError: names a buffer that has changed; it is as before.
+        """
+        try:
+            yield
+        finally:
+            changed = [
+                name
+                for name, buffer in self._model.named_buffers()
+                if not torch.equal(buffer, self._buffers[name])
+            ]
+            if changed:
+                for name, buffer in self._model.named_buffers():
+                    buffer.data.copy_(self._buffers[name])
+                raise UserError(
+                    f"Buffer {changed[0]} changed while private records were computed (a running "
+                    "average, a codebook): nothing would bound what it keeps of them; put that "
+                    "module in eval mode or freeze it."
+                )
 
 
 def _check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, nn.Parameter]:

@@ -50,8 +50,7 @@ class BookkeepingEngine:
             self.sums[name] += clipped.view_as(self.sums[name])
 
     def _clipped(self, handed: Sequence[Tensor], mask: Tensor) -> dict[str, Tensor]:
-        gradients, _ = self._watch.gradients(handed)
-        squared = torch.stack([found.squared_norms() for found in gradients.values()]).sum(0)
+        gradients, squared = self._watch.gradients(handed)
         sound = squared.isfinite()
         # To look at the flags would make a GPU wait, so there the rows are cleared in any case.
         if squared.is_cuda or torch.compiler.is_compiling() or not bool(sound.all()):

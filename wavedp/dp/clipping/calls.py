@@ -10,7 +10,7 @@ the same code runs eagerly, compiled and under activation checkpointing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,14 +49,17 @@ class Site:
     Attributes:
         forms: the forms that its rule gives, on the meta device; empty if the rule runs after the
             backward pass.
-        norms: whether only squared norms leave the backward pass.
+        alone: whether its parameters are used nowhere else. Their norms are then taken during the
+            backward pass, while the output gradient is still in the processor's cache.
+        kept: whether the forms leave the backward pass.
         copied: whether the output is handed on as a copy, which an activation may overwrite.
         handed: shape per record and type of each tensor that leaves the backward pass.
     """
 
     layer: Layer
     forms: dict[str, Gradients]
-    norms: bool
+    alone: bool
+    kept: bool
     copied: bool
     handed: list[tuple[torch.Size, torch.dtype]]
 
@@ -64,21 +67,23 @@ class Site:
         """What leaves the backward pass, the record first."""
         if not self.forms:
             return [x.unflatten(0, (records, -1)) for x in (slope, *inputs)]
-        found = self.layer.rule(self.layer.call(inputs, slope, records))
-        if self.norms:
-            return [torch.stack([form.squared_norms() for form in found.values()]).sum(0)]
-        return [x for form in found.values() for x in form.tensors()]
+        found = self.layer.rule(self.layer.call(inputs, slope, records)).values()
+        norms = [added(form.squared_norms() for form in found)] if self.alone else []
+        return norms + ([x for form in found for x in form.tensors()] if self.kept else [])
 
-    def gradients(self, handed: Sequence[Tensor]) -> dict[str, Gradients]:
-        """By the layer's names of its parameters, from what has left the backward pass."""
+    def take(self, handed: Sequence[Tensor]) -> tuple[dict[str, Gradients], Tensor | None]:
+        """Gradients by the layer's names of its parameters, and their norms if it is alone."""
         if not self.forms:
             slope, *inputs = (x.flatten(0, 1) for x in handed)
-            return dict(self.layer.rule(self.layer.call(inputs, slope, len(handed[0]))))
+            return dict(self.layer.rule(self.layer.call(inputs, slope, len(handed[0])))), None
         rest = iter(handed)
-        return {
+        norms = next(rest) if self.alone else None
+        forms = self.forms if self.kept else {}
+        found = {
             name: form.rebuilt([next(rest).to(x.dtype) for x in form.tensors()])
-            for name, form in self.forms.items()
+            for name, form in forms.items()
         }
+        return found, norms
 
     def carriers(self, records: int, device: torch.device) -> list[Tensor]:
         """Zeros that take no memory, for :meth:`hand_out`'s tensors to be the gradients of."""
@@ -131,6 +136,7 @@ class Watch:
         loss: one number per record.
         views: rows that the layers see for each record.
         norms_only: keep no more than norms of the layers whose parameters are used once.
+        sites: the places where layers are called, in order; known after the probe.
     """
 
     model: nn.Module
@@ -143,6 +149,7 @@ class Watch:
     _carriers: list[list[Tensor]] = field(default_factory=list)
     _counts: dict[str, int] = field(default_factory=dict)
     _records: int = 0
+    _paused: bool = False
 
     def __post_init__(self) -> None:
         self._layers = _find_layers(self.model)
@@ -167,7 +174,8 @@ class Watch:
         found = [
             s.layer.rule(s.layer.call(s.inputs, g, 1)) for s, g in zip(seen, slopes, strict=True)
         ]
-        agree = self._agrees(expected, by_parameter([s.layer for s in seen], found))
+        half = any(slope.dtype in HALF for slope in slopes)
+        agree = self._agrees(expected, by_parameter([s.layer for s in seen], found), half)
         uses: dict[str, int] = {}
         for each in seen:
             for name in each.layer.parameters.values():
@@ -212,18 +220,23 @@ class Watch:
         return once, zeros
 
     def _agrees(
-        self, expected: Mapping[str, Tensor | None], found: Mapping[str, Gradients]
+        self, expected: Mapping[str, Tensor | None], found: Mapping[str, Gradients], half: bool
     ) -> bool:
+        # Loose enough for rounding, also where a gradient is zero but for rounding; what this
+        # looks for is a gradient that is missing.
+        own, whole = 0.05, 1e-2 if half else 1e-4
+        size = added(g.float().square().sum() for g in expected.values() if g is not None).sqrt()
+        if not bool(size.isfinite()):
+            return False
         for name, parameter in trainable(self.model).items():
             zero = full(torch.zeros_like(parameter.detach()))
             mine = found[name].rows()[0].view_as(zero) if name in found else zero
             truth = expected[name]
             want = zero if truth is None else full(truth)
-            if not bool(want.isfinite().all()):
-                return False
-            size = want.norm().clamp_min(mine.norm())
-            # Loose enough for bfloat16; what this looks for is a gradient that is missing.
-            if bool((mine - want).norm() > 0.05 * size + 1e-12):
+            wrong = (mine - want).norm()
+            if bool(
+                (wrong > own * torch.maximum(want.norm(), mine.norm())) & (wrong > whole * size)
+            ):
                 raise UserError(
                     f"The gradient of parameter {name} does not follow from the calls of its "
                     "module: it is used elsewhere, or changed on the way. Use "
@@ -238,7 +251,8 @@ class Watch:
         alone = all(uses[name] == 1 for name in seen.layer.parameters.values())
         forms = {} if late else {name: _on_meta(form) for name, form in found.items()}
         copied = any(getattr(module, "inplace", False) for module in self.model.modules())
-        site = Site(seen.layer, forms, self.norms_only and alone and not late, copied, [])
+        alone = alone and not late
+        site = Site(seen.layer, forms, alone, not (alone and self.norms_only), copied, [])
         for x in site.hand_out(seen.inputs, slope, 1):
             site.handed.append((x.shape[1:], x.dtype))
         return site
@@ -278,6 +292,8 @@ class Watch:
     def _hander(self, layer: Layer) -> Callable[..., Tensor]:
         def hand(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Tensor:
             del module
+            if self._paused:
+                return torch.as_tensor(output)
             args, output = _per_record(layer, args, kwargs, output, self._records * self.views)
             places = self._places[layer.name]
             number = self._counts[layer.name]
@@ -306,18 +322,26 @@ class Watch:
             for handle in handles:
                 handle.remove()
 
-    def gradients(self, handed: Sequence[Tensor]) -> tuple[dict[str, Gradients], Tensor | None]:
-        """Per-example gradients by parameter, and the squared norms of those left out."""
+    @torch.no_grad()
+    def gradients(self, handed: Sequence[Tensor]) -> tuple[dict[str, Gradients], Tensor]:
+        """Per-example gradients by parameter, as far as they are kept, and ``[b]`` squared norms.
+
+        The norms are over all trained parameters.
+        """
         rest = iter(handed)
-        layers, found, norms = [], [], []
+        layers, found, norms, counted = [], [], [], set()
+        self._paused = True  # a rule may run its module again
         for site in self.sites:
-            mine = [next(rest) for _ in site.handed]
-            if site.norms:
-                norms += mine
-            else:
-                layers.append(site.layer)
-                found.append(site.gradients(mine))
-        return by_parameter(layers, found), torch.stack(norms).sum(0) if norms else None
+            forms, squared = site.take([next(rest) for _ in site.handed])
+            layers.append(site.layer)
+            found.append(forms)
+            if squared is not None:
+                norms.append(squared)
+                counted |= {site.layer.parameters[name] for name in forms}
+        self._paused = False
+        gradients = by_parameter(layers, found)
+        norms += [form.squared_norms() for name, form in gradients.items() if name not in counted]
+        return gradients, added(norms)
 
 
 def by_parameter(
@@ -360,6 +384,14 @@ def _per_record(
         # What the layer itself computed with under autocast, at half the memory.
         args = tuple(x.to(output.dtype) if x.is_floating_point() else x for x in args)
     return tuple(x.detach() for x in args), output
+
+
+def added(parts: Iterable[Tensor]) -> Tensor:
+    """The sum of tensors of one shape."""
+    first, *rest = parts
+    for part in rest:
+        first = first + part
+    return first
 
 
 def _carrying(dtype: torch.dtype) -> torch.dtype:

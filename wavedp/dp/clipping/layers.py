@@ -127,15 +127,21 @@ class Convolved(Gradients):
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         scaled = full(self.slopes) * factors.view(-1, *[1] * (self.slopes.dim() - 1))
-        return self._kernel(self.inputs.flatten(0, 1), scaled.flatten(0, 1))
+        kernel = full(self.layer.weight.detach())
+        return self._kernels(self.inputs.flatten(0, 1), scaled.flatten(0, 1), kernel, 1)
 
     def rows(self) -> Tensor:
-        if self.inputs.is_cuda and self.layer.groups == 1:
-            rows = product(*self._patches_beside_slopes())
-            return rows.view(len(rows), *self.layer.weight.shape)
-        # The processor's own kernel for one record beats a copy of all patches.
-        pairs = zip(self.inputs, self.slopes, strict=True)
-        return torch.stack([self._kernel(x, g) for x, g in pairs])
+        weight, records, groups = self.layer.weight, len(self.inputs), self.layer.groups
+        # A GPU has no fast kernel for what follows; and torch confuses the layouts of one pixel.
+        if self.inputs.is_cuda or self.inputs[0, 0, 0].numel() == 1:
+            left, right = self._patches_beside_slopes()
+            left = left.unflatten(1, (groups, -1)).flatten(0, 1)
+            right = right.unflatten(2, (groups, -1)).transpose(1, 2).flatten(0, 1)
+            return product(left, right).view(records, *weight.shape)
+        # Records as groups of one convolution: a kernel's gradient for each, at the cost of one.
+        x, g = (y.transpose(0, 1).flatten(1, 2) for y in (self.inputs, self.slopes))
+        kernels = full(weight.detach()).new_empty(records * len(weight), *weight.shape[1:])
+        return self._kernels(x, g, kernels, records).view(records, *weight.shape)
 
     def held_if_cheaper(self) -> Gradients:
         """These, or held if that takes less time."""
@@ -146,16 +152,16 @@ class Convolved(Gradients):
             return Held(self.rows())
         return self
 
-    def _kernel(self, x: Tensor, g: Tensor) -> Tensor:
-        """The kernel's ordinary gradient from inputs and output gradients ``[n, channels, ...]``.
+    def _kernels(self, x: Tensor, g: Tensor, kernels: Tensor, records: int) -> Tensor:
+        """The ordinary gradient of ``kernels`` from inputs and output gradients.
 
         In float32 or better: sums over records that are rounded would move with every record.
         """
-        layer, weight = self.layer, full(self.layer.weight.detach())
-        zeros = [0] * len(layer.stride)
+        layer, x, g = self.layer, full(x).contiguous(), full(g).contiguous()
+        zeros, groups = [0] * len(layer.stride), records * layer.groups
         found = torch.ops.aten.convolution_backward(
-            full(g), full(x), weight, None, list(layer.stride), list(self.padding),
-            list(layer.dilation), False, zeros, layer.groups, [False, True, False],
+            g, x, kernels, None, list(layer.stride), list(self.padding),
+            list(layer.dilation), False, zeros, groups, [False, True, False],
         )  # fmt: skip
         return torch.as_tensor(found[1])
 

@@ -38,10 +38,8 @@ class TwoPassEngine:
         self.sums = zero_sums(model)
         self._parameters, self._clip = trainable(model), clip
         self._watch = Watch(model, loss, passes.views, norms_only=True)
-        self._run, self._norms = (
-            passes.compile(self._watch.run),
-            passes.compile(self._squared_norms),
-        )
+        self._run = passes.compile(self._watch.run)
+        self._gradients = passes.compile(self._watch.gradients)
         self._checked = False
 
     def add(self, batch: Batch, mask: Tensor) -> None:
@@ -50,7 +48,7 @@ class TwoPassEngine:
         with self._watch.watching(len(mask)) as carriers:
             losses = self._run(batch)
             handed = torch.autograd.grad(losses.sum(), carriers, retain_graph=True)
-            squared = self._norms(handed)
+            _, squared = self._gradients(handed)
             sound = squared.isfinite()
             if whole := bool(sound.all()):
                 factors = clip_factors(squared, mask, self._clip)
@@ -71,11 +69,6 @@ class TwoPassEngine:
             row = torch.arange(len(mask), device=mask.device)
             row = row.where(sound, int(sound.nonzero()[0]))
             self.add({name: rows[row] for name, rows in batch.items()}, mask & sound)
-
-    def _squared_norms(self, handed: list[Tensor]) -> Tensor:
-        gradients, others = self._watch.gradients(handed)
-        parts = [found.squared_norms() for found in gradients.values()]
-        return torch.stack(parts + ([] if others is None else [others])).sum(0)
 
 
 def build(model: nn.Module, loss: PerExampleLoss, clip: float, passes: Passes) -> TwoPassEngine:
