@@ -33,7 +33,8 @@ checkpoints: $(VENV)/.ready  ## the public checkpoints and the yardstick again (
 	$(RUN) -m benchmarks.yardstick train
 	$(RUN) -m benchmarks.pretrain method=dp_wavelet force=true
 
-throughput: $(VENV)/.ready  ## speed of the core, as ratios to ordinary training
+throughput: export KINETO_LOG_LEVEL = 99
+throughput: $(VENV)/.ready  ## speed and memory of the core, as ratios to ordinary training
 	$(RUN) -m pytest benchmarks/throughput -m "slow or not slow" --benchmark-only
 
 install: $(VENV)/.ready

@@ -111,6 +111,8 @@ def test_non_private_training_learns(tmp_path):
     model, trainer = train(tmp_path, NonPrivatePlan(20, 300), private=False)
     torch.testing.assert_close(model.weight, torch.ones(1, 3), atol=0.02, rtol=0)
     assert trainer.examples == 6000
+    assert trainer.examples_per_s == pytest.approx(6000 / trainer.train_seconds)
+    assert trainer.peak_memory_mb > 10
 
 
 def test_average_of_weights_follows_its_formula(tmp_path):

@@ -1,4 +1,4 @@
-"""The largest micro-batch that fits, found by trying made-up records."""
+"""Memory: the peak so far, and the largest micro-batch that fits, tried with made-up records."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def _by_trying(engine: Engine, columns: Mapping[str, Any], device: torch.device,
 
 def _by_growth(engine: Engine, columns: Mapping[str, Any], device: torch.device, most: int) -> int:
     """Without an error to catch, from how the peak of the process grows with the batch."""
-    size, before = 1, _peak_bytes()
+    size, before = 1, peak_bytes(device)
     while size < most:
         _add_zeros(engine, columns, device, size)
-        grown = _peak_bytes() - before
+        grown = peak_bytes(device) - before
         if 2 * grown > SHARE * _free_bytes():
             break
         size *= 2
@@ -66,7 +66,10 @@ def _add_zeros(engine: Engine, columns: Mapping[str, Any], device: torch.device,
     engine.add(batch, torch.ones(size, dtype=torch.bool, device=device))
 
 
-def _peak_bytes() -> int:
+def peak_bytes(device: torch.device) -> int:
+    """The most memory so far: of the process on a CPU, of tensors on a GPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

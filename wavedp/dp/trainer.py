@@ -29,7 +29,7 @@ from wavedp.dp.private import PrivateRecords, open_columns
 from wavedp.dp.progress import Progress, silent
 from wavedp.dp.randomness import Stream
 from wavedp.dp.resume import Resumable
-from wavedp.dp.room import largest_micro_batch
+from wavedp.dp.room import largest_micro_batch, peak_bytes
 from wavedp.dp.sampling import micro_batches
 
 Schedule = Callable[[float], float]
@@ -60,6 +60,10 @@ class Trainer:
         noise_seed, sampling_seed: by default from the operating system. Given seeds make a
             run reproducible and unfit for release.
         progress: wraps the steps for display.
+
+    Attributes:
+        train_seconds: of all trainings so far.
+        peak_memory_mb: of the process on a CPU, of tensors on a GPU, at the end of the last one.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Trainer:
         self.device = torch.device(device)
         self.computing = Computing(self.device, amp, compile, views, recompute)
         self.train_seconds = 0.0
+        self.peak_memory_mb = 0.0
         self.checkpoints = checkpoints
         self.progress = progress
         self._engine, self._ema_decay = engine, ema_decay
@@ -156,6 +161,7 @@ class Trainer:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.train_seconds += time.perf_counter() - began
+        self.peak_memory_mb = peak_bytes(self.device) / 2**20
         model.eval()
 
     @property
