@@ -88,10 +88,7 @@ class Site:
     def carriers(self, records: int, device: torch.device) -> list[Tensor]:
         """Zeros that take no memory, for :meth:`hand_out`'s tensors to be the gradients of."""
         return [
-            # Only floating-point tensors have gradients; float64 holds every index exactly.
-            torch.zeros(
-                (), dtype=dtype if dtype.is_floating_point else torch.float64, device=device
-            )
+            torch.zeros((), dtype=_carrying(dtype), device=device)
             .expand(records, *shape)
             .requires_grad_()
             for shape, dtype in self.handed
@@ -103,17 +100,20 @@ class Handed(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, output: Tensor, site: Site, records: int, count: int, *tensors: Tensor
+        ctx: Any, output: Tensor, watch: Watch, site: Site, count: int, *tensors: Tensor
     ) -> Tensor:
-        ctx.site, ctx.records, ctx.count = site, records, count
+        """``tensors`` are ``count`` carriers and the layer's inputs."""
+        ctx.watch, ctx.site, ctx.count = watch, site, count
         ctx.save_for_backward(*tensors[count:])
         return output.clone() if site.copied else output.view_as(output)
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> Any:  # type: ignore[override]
         inputs = ctx.saved_tensors
+        if not ctx.watch.reading:
+            return slope, *[None] * (3 + ctx.count + len(inputs))
         with torch.autocast(slope.device.type, enabled=False):
-            handed = ctx.site.hand_out(inputs, slope, ctx.records)
+            handed = ctx.site.hand_out(inputs, slope, ctx.watch.records)
         handed = [x.to(_carrying(x.dtype)) for x in handed]
         return slope, None, None, None, *handed, *[None] * len(inputs)
 
@@ -137,6 +137,9 @@ class Watch:
         views: rows that the layers see for each record.
         norms_only: keep no more than norms of the layers whose parameters are used once.
         sites: the places where layers are called, in order; known after the probe.
+        records: of the batch that is watched.
+        reading: whether rules run in the backward pass; False for a pass that is for other
+            gradients.
     """
 
     model: nn.Module
@@ -144,11 +147,12 @@ class Watch:
     views: int = 1
     norms_only: bool = False
     sites: list[Site] = field(default_factory=list)
+    records: int = 0
+    reading: bool = True
     _layers: list[Layer] = field(init=False)
     _places: dict[str, list[int]] = field(default_factory=dict)
     _carriers: list[list[Tensor]] = field(default_factory=list)
     _counts: dict[str, int] = field(default_factory=dict)
-    _records: int = 0
     _paused: bool = False
 
     def __post_init__(self) -> None:
@@ -263,7 +267,7 @@ class Watch:
     def watching(self, records: int) -> Iterator[list[Tensor]]:
         """While the context is open, :meth:`run` and its backward pass use the carriers given."""
         device = next(self.model.parameters()).device
-        self._records = records
+        self.records, self.reading = records, True
         self._carriers = [site.carriers(records, device) for site in self.sites]
         try:
             with self._hooked(self._hander):
@@ -279,7 +283,7 @@ class Watch:
         """
         self._counts = dict.fromkeys(self._places, 0)
         losses = self.loss(self.model, batch)
-        check_losses(losses, self._records)
+        check_losses(losses, self.records)
         for name, places in self._places.items():
             if self._counts[name] != len(places):
                 raise UserError(
@@ -294,7 +298,7 @@ class Watch:
             del module
             if self._paused:
                 return torch.as_tensor(output)
-            args, output = _per_record(layer, args, kwargs, output, self._records * self.views)
+            args, output = _per_record(layer, args, kwargs, output, self.records * self.views)
             places = self._places[layer.name]
             number = self._counts[layer.name]
             self._counts[layer.name] = number + 1
@@ -303,9 +307,7 @@ class Watch:
             # A checkpointed layer is called again in the backward pass, for its saved inputs only.
             place = places[number % len(places)]
             carriers = self._carriers[place]
-            handed = Handed.apply(
-                output, self.sites[place], self._records, len(carriers), *carriers, *args
-            )
+            handed = Handed.apply(output, self, self.sites[place], len(carriers), *carriers, *args)
             return torch.as_tensor(handed)
 
         return hand

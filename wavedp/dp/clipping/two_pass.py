@@ -52,6 +52,7 @@ class TwoPassEngine:
             sound = squared.isfinite()
             if whole := bool(sound.all()):
                 factors = clip_factors(squared, mask, self._clip)
+                self._watch.reading = False
                 self._add_weighted((losses * factors.to(losses.dtype)).sum())
         if not whole:
             self._add_sound(batch, mask, sound)
