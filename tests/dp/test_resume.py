@@ -194,7 +194,7 @@ def test_a_checkpoint_holds_no_sum_of_gradients(tmp_path):
     """Only weights, moments of released gradients and averages: nothing between steps."""
     interrupted(tmp_path, 15)
     state = Checkpoints(tmp_path / "checkpoints").load("training 1")
-    assert set(state) == {"identity", "step", "weights", "optimizer", "average"}
+    assert set(state) == {"identity", "step", "weights", "buffers", "optimizer", "average"}
     assert state["step"] == 10
     assert set(state["average"]) == {"weight", "sums"}
 
@@ -217,7 +217,7 @@ def test_a_checkpoint_of_another_plan_or_setting_is_refused(tmp_path, change, na
 
 def test_a_checkpoint_of_other_code_is_refused(tmp_path, monkeypatch):
     interrupted(tmp_path, 15)
-    monkeypatch.setattr("wavedp.dp.resume.code_version", lambda: "other")
+    monkeypatch.setattr("wavedp.dp.trainer.code_version", lambda *used: "other")
     with pytest.raises(UserError, match="another code"):
         run(tmp_path, seeds=False)
 

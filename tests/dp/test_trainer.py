@@ -35,7 +35,8 @@ def train(tmp_path, a_plan, data=None, private=True, **settings):
     torch.manual_seed(0)
     model = nn.Linear(3, 1)
     data = columns() if data is None else data
-    records = PrivateRecords(data, name="toy", records=100) if private else data
+    declared = getattr(a_plan, "records", 100)
+    records = PrivateRecords(data, name="toy", records=declared) if private else data
     ledger = Ledger(tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl", a_plan.budget)
     trainer = Trainer(a_plan, ledger=ledger, noise_seed=1, sampling_seed=2, **settings)
     trainer.fit(model, squared, records, torch.optim.SGD(model.parameters(), lr=0.1))
@@ -64,7 +65,7 @@ def test_released_gradient_is_sum_plus_noise_over_the_expected_batch(tmp_path):
     quiet, _ = train(tmp_path, plan(steps=1, sigma=1e-9, clip=0.5, epsilon=math.inf))
     expected = {"weight": torch.zeros(1, 3), "bias": torch.zeros(1)}
     noise = Stream.fresh(1, "noise training 1")
-    GaussianNoise(3.0 * 0.5 * (1 + 1e-5), noise).add_to(expected, 0)
+    GaussianNoise(3.0 * 0.5 * (1 + 1e-5 + 20 * 2**-23), noise).add_to(expected, 0)
     moved = (quiet.weight - noisy.weight).detach() * a_plan.expected_batch / 0.1
     torch.testing.assert_close(moved, expected["weight"], rtol=1e-4, atol=1e-4)
 
@@ -172,6 +173,14 @@ def test_a_buffer_that_learns_from_private_records_is_refused(tmp_path):
     assert not ledger.counts
     Trainer(NonPrivatePlan(20, 2)).fit(model, squared, columns(), sgd)  # public records may
     assert model.mean.any()
+
+
+def test_a_plan_for_another_number_of_records_is_refused(tmp_path):
+    model, ledger = nn.Linear(3, 1), Ledger(tmp_path / "l.jsonl", plan().budget)
+    sealed = PrivateRecords(columns(), name="toy", records=50)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(UserError, match="N=100 records and the data set toy declares 50"):
+        Trainer(plan(records=100), ledger=ledger).fit(model, squared, sealed, sgd)
 
 
 def test_a_second_fit_on_the_same_budget_is_refused(tmp_path):

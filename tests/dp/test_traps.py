@@ -16,7 +16,7 @@ from wavedp.dp.accounting import Budget
 from wavedp.dp.checkpoint import Checkpoints
 from wavedp.dp.clipping import make_engine
 from wavedp.dp.clipping.gradients import Sum, Terms
-from wavedp.dp.clipping.layers import Call, rule_of
+from wavedp.dp.clipping.layers import Call, Convolved, rule_of
 from wavedp.dp.noise import GaussianNoise
 
 QUIET = 1e-9
@@ -170,9 +170,7 @@ def test_norms_and_sums_of_bfloat16_operands_are_added_up_in_float32(kind):
     )
     for name, form in found.items():
         rows = exact[name].rows().flatten(1)
-        torch.testing.assert_close(
-            form.squared_norms().double(), rows.square().sum(1), rtol=3e-6, atol=0
-        )
+        torch.testing.assert_close(as_added_up(form), rows.square().sum(1), rtol=3e-6, atol=0)
         whole = form.weighted_sum(torch.ones(len(x))).flatten().double()
         assert (whole - rows.sum(0)).norm() < 1e-5 * rows.norm()
 
@@ -186,7 +184,17 @@ def test_norms_of_a_bfloat16_embedding_are_added_up_in_float32(tied):
     form = Sum(parts) if tied else parts[0]
     exact = [part.rebuilt([_wide(x) for x in part.tensors()]).rows() for part in parts[: 1 + tied]]
     norms = sum(exact).flatten(1).square().sum(1)
-    torch.testing.assert_close(form.squared_norms().double(), norms, rtol=3e-6, atol=0)
+    torch.testing.assert_close(as_added_up(form), norms, rtol=3e-6, atol=0)
+
+
+def as_added_up(form):
+    """Squared norms without what is added because terms may cancel."""
+    found = form.squared_norms().double()
+    for part in getattr(form, "parts", [form]):
+        terms = part._terms() if isinstance(part, Convolved) else part
+        if isinstance(terms, Terms):
+            found = found - terms._rounding()
+    return found
 
 
 def _wide(x):
@@ -269,8 +277,8 @@ def test_a_checkpoint_of_adapters_reproduces_the_trained_output(tmp_path, ema_de
 
 @pytest.mark.parametrize("engine", ["bookkeeping", "two_pass", "per_example"])
 def test_nothing_but_the_weights_depends_on_the_private_records(tmp_path, engine, capfd, caplog):
-    """One record fewer, all others of other sizes and one not finite: the same is seen."""
-    other = {"x": 50 * vectors(99, seed=1)["x"]}
+    """Other records, fewer, larger and one not finite: the same is seen."""
+    other = {"x": 50 * vectors(60, seed=1)["x"]}
     other["x"][7] = math.nan
     caplog.set_level(0)
     seen = []
@@ -296,7 +304,7 @@ def test_nothing_but_the_weights_depends_on_the_private_records(tmp_path, engine
     assert repr(seen[0].kept) == repr(seen[1].kept)
 
 
-@pytest.mark.parametrize("slope", [0.0, 3.0], ids=["nothing to learn", "noise alone"])
+@pytest.mark.parametrize("slope", [0.0, 3.0], ids=["nothing to learn", "back and forth"])
 def test_neither_the_end_nor_the_choice_of_weights_depends_on_the_records(tmp_path, slope):
     """All steps of the plan, then the weights after the last one: both are public."""
     model = scales()
@@ -305,6 +313,6 @@ def test_neither_the_end_nor_the_choice_of_weights_depends_on_the_records(tmp_pa
         return slope * module(batch["x"]).squeeze(1) ** 2
 
     columns = {"x": torch.ones(100, 1)}
-    seen, trainer = fit(tmp_path, model, loss, columns, plan(sigma=5.0, steps=30))
-    assert len(seen) == trainer.ledger.counts[trainer.plan.event] == 30
+    seen, trainer = fit(tmp_path, model, loss, columns, plan(sigma=5.0, steps=29))
+    assert len(seen) == trainer.ledger.counts[trainer.plan.event] == 29
     assert torch.equal(seen[-1][0], model.weight.detach())

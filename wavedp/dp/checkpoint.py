@@ -10,6 +10,7 @@ training runs and is deleted at its end.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import io
 import json
 import os
@@ -17,7 +18,7 @@ import pickle
 import re
 import tempfile
 from collections.abc import Mapping
-from functools import cache
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,18 @@ from wavedp.dp.store import private_folder
 _MARK = b"WaveDP checkpoint 1 "
 
 
-@cache
-def code_version() -> str:
-    """A digest of the core's source: what a checkpoint continues with must be what made it."""
+def code_version(*used: object) -> str:
+    """A digest of source code: what a checkpoint continues with must be what made it.
+
+    Args:
+        used: functions and classes whose files count, beside this library's.
+    """
+    files = set(Path(__file__).parent.parent.rglob("*.py"))
+    for each in used:
+        with suppress(TypeError, OSError):  # typed in at a prompt
+            files.add(Path(inspect.getfile(each)))  # type: ignore[arg-type]
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    for path in sorted(files):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -59,6 +67,7 @@ class Checkpoints:
 
     def keep_streams(self, training: str, streams: Mapping[str, Stream]) -> None:
         """Put a training's keys on disk, before anything is drawn with them."""
+        self._sweep()
         keys = {name: stream.key.hex() for name, stream in streams.items()}
         self._write(self._path(training, "key"), json.dumps(keys).encode())
 
@@ -98,9 +107,16 @@ class Checkpoints:
     def forget_streams(self, training: str) -> None:
         """Delete the keys of a training that has ended."""
         self._path(training, "key").unlink(missing_ok=True)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Delete what was being written when a run was killed: it may hold keys."""
+        for path in self.folder.glob("*.tmp"):
+            path.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Delete everything, once the run's result is kept elsewhere."""
+        self._sweep()
         for path in [*self.folder.glob("*.pt"), *self.folder.glob("*.key")]:
             path.unlink(missing_ok=True)
 

@@ -46,7 +46,7 @@ class Computing:
     @property
     def passes(self) -> Passes:
         """What an engine needs to know."""
-        return Passes(self.views, self.compile, self.amp is not None)
+        return Passes(self.views, self.compile)
 
     def tolerance(self, model: nn.Module) -> float:
         """How far rounding may take a clipped gradient past C, relatively."""

@@ -8,12 +8,13 @@ target.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from wavedp.dp.accounting import Budget, Event, Spent, epsilon_of
 from wavedp.dp.errors import UserError
@@ -38,15 +39,27 @@ class Ledger:
         self._affordable: Counter[Event] = Counter()
         self._earlier: Counter[tuple[str, Event, str]] = Counter()
         self._here: set[str] = set()
-        self._file: int | None = None
+        self._file: BinaryIO | None = None
         header = {"ledger": FORMAT, **_budget_as_json(budget)}
-        if self.path.exists() and self.path.stat().st_size:
-            self._load(header, writes)
         if writes:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-            if not self.path.stat().st_size:
-                self._write(header)
+            self._file = self.path.open("ab", buffering=0)
+            self._lock()
+        if self.path.exists() and self.path.stat().st_size:
+            self._load(header, writes)
+        elif writes:
+            self._write(header)
+
+    def _lock(self) -> None:
+        assert self._file is not None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self.close()
+            raise UserError(
+                f"The ledger {self.path} is in use by another run, which spends the same budget; "
+                "wait for it, or choose another results folder."
+            ) from error
 
     def _load(self, header: dict[str, Any], writes: bool) -> None:
         text = self.path.read_bytes()
@@ -76,13 +89,13 @@ class Ledger:
         if self._file is None:
             return
         text = (json.dumps(line) + "\n").encode()
-        before = os.fstat(self._file).st_size
+        before = os.fstat(self._file.fileno()).st_size
         try:
-            if os.write(self._file, text) < len(text):
+            if self._file.write(text) < len(text):
                 raise OSError("the line was not written whole")
-            os.fsync(self._file)
+            os.fsync(self._file.fileno())
         except OSError as error:
-            os.ftruncate(self._file, before)
+            self._file.truncate(before)
             raise UserError(
                 f"The ledger {self.path} cannot be written ({error.strerror or error}), so the "
                 "query was not run; free some space and start again, the run continues from its "
@@ -106,14 +119,17 @@ class Ledger:
         """Whether an earlier run has paid for this query with this noise, and it is unclaimed."""
         return self._earlier[what, event, noise] > 0
 
-    def charge(self, event: Event, what: str, noise: str | None = None) -> None:
+    def charge(
+        self, event: Event, what: str, noise: str | None = None, *, replay: bool = False
+    ) -> None:
         """Write one query down. Only after this returns may its result be released.
 
         Args:
             what: the query's name.
-            noise: names the randomness of a query that can be replayed. A run that continues from
-                a checkpoint repeats the steps after it: the same sums with the identical noise
-                are the same release, for which the earlier run has paid.
+            noise: names the randomness of a query that can be replayed.
+            replay: whether this run continues from a checkpoint of the one that may have paid. It
+                repeats the steps after it: the same sums with the identical noise are the same
+                release, and cost nothing again.
 
         Raises:
             UserError: the query would pass the target, or the disk does not take it; nothing was
@@ -124,7 +140,7 @@ class Ledger:
             if noise in self._here:
                 raise ValueError("the same noise must not be used for two queries")
             self._here.add(noise)
-            if self.paid(event, what, noise):
+            if replay and self.paid(event, what, noise):
                 self._earlier[what, event, noise] -= 1
                 return
         wanted = self.counts + Counter({event: 1})
@@ -154,7 +170,7 @@ class Ledger:
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
-            os.close(self._file)
+            self._file.close()
             self._file = None
 
 

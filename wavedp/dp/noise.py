@@ -1,10 +1,10 @@
-"""Gaussian noise, drawn in float32 from a stream that is given explicitly."""
+"""Gaussian noise from a stream that is given explicitly."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,9 +14,9 @@ from wavedp.dp.randomness import Stream
 class GaussianNoise:
     """Adds N(0, std^2) to sums.
 
-    The noise is float32 whatever the model computes in: half-precision noise has too few values.
-    As in other libraries, the samples are floating-point numbers, with what Mironov (2012) says
-    about their lowest bits.
+    Drawn and added in float64, whatever the model computes in: half-precision noise has too few
+    values. The noisy sum is then rounded to multiples of about a billionth of the noise, because
+    the lowest bits of the numbers that noise can take would tell the sum (Mironov 2012).
 
     Args:
         std: standard deviation (sigma times the sensitivity), 0 for none.
@@ -31,19 +31,19 @@ class GaussianNoise:
         """Add the step's noise to every tensor in place; every step has its own."""
         if self.std == 0:
             return
+        grid = 2.0 ** (math.floor(math.log2(self.std)) - 30)
         on_processor = self.stream.generator(step)
         on_gpu: dict[torch.device, torch.Generator] = {}
         for total in sums.values():
             if total.device.type == "cpu":
-                drawn = on_processor.standard_normal(total.shape, dtype=np.float32)
-                total.add_(torch.as_tensor(drawn), alpha=self.std)
-                continue
-            if total.device not in on_gpu:
-                on_gpu[total.device] = self.stream.torch_generator(step, total.device)
-            drawn_there = torch.randn(
-                total.shape,
-                generator=on_gpu[total.device],
-                device=total.device,
-                dtype=torch.float32,
-            )
-            total.add_(drawn_there, alpha=self.std)
+                drawn = torch.from_numpy(on_processor.standard_normal(total.shape))
+            else:
+                if total.device not in on_gpu:
+                    on_gpu[total.device] = self.stream.torch_generator(step, total.device)
+                drawn = torch.randn(
+                    total.shape,
+                    generator=on_gpu[total.device],
+                    device=total.device,
+                    dtype=torch.float64,
+                )
+            total.copy_(drawn.mul_(self.std).add_(total).div_(grid).round_().mul_(grid))

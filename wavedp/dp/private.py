@@ -86,12 +86,14 @@ class PrivateRecords:
         return kept
 
     def _mapped(self, function: PerRecord, chunk: int, progress: Progress) -> dict[str, Tensor]:
-        size = _size(self.__columns)
+        # As many parts as the declared number asks for, whatever the true one is.
+        size, count = _size(self.__columns), max(1, -(-self.records // chunk))
         parts: list[Mapping[str, Tensor]] = []
         with torch.no_grad():
-            for start in progress(range(0, size, chunk), "encoding private records"):
-                rows = {k: v[start : start + chunk] for k, v in self.__columns.items()}
-                parts.append(function(rows))
+            for part in progress(range(count), "encoding private records"):
+                own = slice(part * size // count, (part + 1) * size // count)
+                if own.start < own.stop:
+                    parts.append(function({k: v[own] for k, v in self.__columns.items()}))
         joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         if _size(joined) != size:
             raise UserError("A mapped function must return one row per record.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ class Stream:
         key: 32 secret bytes; who knows them can take the noise away.
     """
 
-    key: bytes
+    key: bytes = field(repr=False)
 
     @classmethod
     def fresh(cls, seed: int | None, name: str) -> Stream:
@@ -44,20 +44,21 @@ class Stream:
         return int.from_bytes(hashlib.blake2b(text, key=self.key, digest_size=16).digest())
 
     def generator(self, step: int) -> np.random.Generator:
-        """The step's generator on the processor, seeded with 128 bits.
+        """The step's generator on the processor: Philox under a key of 128 bits.
 
         NumPy's and not torch's, which takes no more than 32 bits of a seed on a CPU: so few
-        streams of noise could be tried one by one.
+        streams of noise could be tried one by one. Philox (Salmon et al. 2011) is a cipher with
+        fewer rounds, not one that is proven to hide its key.
         """
-        return np.random.Generator(np.random.SFC64(self._digest(step, "generator")))
+        return np.random.Generator(np.random.Philox(key=self._digest(step, "generator")))
 
     def torch_generator(self, step: int, device: torch.device) -> torch.Generator:
-        """The step's generator on a GPU, seeded with 63 bits."""
-        return torch.Generator(device).manual_seed(self.seed(step))
+        """The step's generator on a GPU (Philox), seeded with 63 bits; each GPU has its own."""
+        return torch.Generator(device).manual_seed(self.seed(step, f"seed {device.index}"))
 
-    def seed(self, step: int) -> int:
+    def seed(self, step: int, purpose: str = "seed") -> int:
         """The step's seed for a generator that takes 63 bits."""
-        return self._digest(step, "seed") >> 65
+        return self._digest(step, purpose) >> 65
 
     def tag(self, step: int) -> str:
         """A name of the step's randomness that tells nothing about it."""

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wavedp.dp.average import Average
-from wavedp.dp.checkpoint import Checkpoints, code_version
+from wavedp.dp.checkpoint import Checkpoints
 from wavedp.dp.distributed import World
 from wavedp.dp.errors import UserError
 from wavedp.dp.randomness import Stream
@@ -33,7 +33,9 @@ class Resumable:
         checkpoints: None to keep nothing.
         world: the first rank saves; all ranks load.
         identity: what must be the same for a checkpoint to belong to this training.
+        buffers: of the model; public training may change them.
         rates: the optimizer's learning rates before any schedule.
+        replays: whether steps that an earlier run has taken are taken again, with its noise.
     """
 
     name: str
@@ -41,12 +43,13 @@ class Resumable:
     world: World
     identity: Mapping[str, Any]
     parameters: Mapping[str, nn.Parameter]
+    buffers: Mapping[str, Tensor]
     optimizer: torch.optim.Optimizer
     average: Average
     rates: list[float] = field(init=False)
+    replays: bool = False
 
     def __post_init__(self) -> None:
-        self.identity = {**self.identity, "code": code_version()}
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
 
     def restore(self, fresh: Callable[[str], Streams]) -> tuple[int, Streams]:
@@ -71,6 +74,7 @@ class Resumable:
             self._check(state["identity"])
             self._load(state)
             streams = kept.streams(self.name)
+            self.replays = streams is not None
         if streams is None:
             streams = fresh(self.name)
             if self.world.leads:
@@ -105,6 +109,7 @@ class Resumable:
             "identity": dict(self.identity),
             "step": step,
             "weights": {name: p.detach() for name, p in self.parameters.items()},
+            "buffers": dict(self.buffers),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict(),
         }
@@ -114,6 +119,8 @@ class Resumable:
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(state["weights"][name])
+            for name, buffer in self.buffers.items():
+                buffer.copy_(state["buffers"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average.load_state_dict(state["average"])
 

@@ -7,6 +7,7 @@ let the optimizer step. An empty batch is a step like any other: it releases noi
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -17,14 +18,14 @@ from torch import Tensor, nn
 
 from wavedp.dp.accounting import Spent
 from wavedp.dp.average import Average
-from wavedp.dp.checkpoint import Checkpoints
+from wavedp.dp.checkpoint import Checkpoints, code_version
 from wavedp.dp.clipping import Batch, PerExampleLoss, make_engine, trainable
 from wavedp.dp.computing import Computing
 from wavedp.dp.distributed import World
 from wavedp.dp.errors import UserError
 from wavedp.dp.ledger import Ledger
 from wavedp.dp.noise import GaussianNoise
-from wavedp.dp.plan import Plan
+from wavedp.dp.plan import DPPlan, Plan
 from wavedp.dp.private import PrivateRecords, open_columns
 from wavedp.dp.progress import Progress, silent
 from wavedp.dp.randomness import Stream
@@ -131,16 +132,17 @@ class Trainer:
             name=f"{label} {self._trainings}",
             checkpoints=self.checkpoints,
             world=world,
-            identity=self._identity(model, records, optimizer),
+            identity=self._identity(model, per_example_loss, records, optimizer),
             parameters=parameters,
+            buffers=dict(model.named_buffers()),
             optimizer=optimizer,
             average=Average(parameters, self._ema_decay),
         )
-        start, streams = resumable.restore(self._fresh_streams)
-        training = _Training(self, model, per_example_loss, columns, streams, world)
         private = isinstance(records, PrivateRecords)
+        start, streams = resumable.restore(lambda name: self._fresh_streams(name, private))
+        training = _Training(self, model, per_example_loss, columns, streams, world)
         if private:
-            self._reserve(training, start, label)
+            self._reserve(training, start, label, resumable.replays)
         rates = resumable.rates
         model.train()
         began = time.perf_counter()
@@ -151,7 +153,8 @@ class Trainer:
             with training.with_still_buffers() if private else nullcontext():
                 training.add(step)
             if private and self.ledger is not None:
-                self.ledger.charge(self.plan.event, label, training.noise.stream.tag(step))
+                tag = training.noise.stream.tag(step)
+                self.ledger.charge(self.plan.event, label, tag, replay=resumable.replays)
             training.release(step, parameters)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -175,8 +178,14 @@ class Trainer:
         return self._trainings * self.examples / max(self.train_seconds, 1e-9)
 
     def sensitivity(self, model: nn.Module) -> float:
-        """The most by which one record can move a released sum: C (1 + tol), rounding included."""
-        return self.plan.clip * (1 + self.computing.tolerance(model))
+        """The most by which one record can move a released sum, rounding included.
+
+        C (1 + tol + eps E[batch]): tol bounds the error of a clipped gradient, see
+        :data:`wavedp.dp.clipping.TOLERANCE`, and a sum of B gradients is rounded by up to eps B C.
+        """
+        eps = torch.finfo(torch.float32).eps
+        tolerance = self.computing.tolerance(model) + eps * self.plan.expected_batch
+        return self.plan.clip * (1 + tolerance)
 
     def gradient_noise(self, model: nn.Module) -> float:
         """The standard deviation of the noise on each entry of the released mean gradient."""
@@ -203,16 +212,26 @@ class Trainer:
             raise UserError(f"{label}: training on private records needs a ledger.")
         if self.ledger.budget.epsilon < self.plan.budget.epsilon:
             raise UserError(f"{label}: the plan's epsilon is larger than the ledger's target.")
+        if isinstance(self.plan, DPPlan) and self.plan.records != records.records:
+            raise UserError(
+                f"{label}: the plan is for N={self.plan.records} records and the data set "
+                f"{records.name} declares {records.records}; make the plan for the data set."
+            )
         return open_columns(records)
 
-    def _fresh_streams(self, name: str) -> dict[str, Stream]:
+    def _fresh_streams(self, name: str, private: bool) -> dict[str, Stream]:
         streams = {use: Stream.fresh(seed, f"{use} {name}") for use, seed in self._seeds.items()}
-        # Dropout, the choice of captions and the like follow torch's own seed.
-        seed = int(torch.randint(2**62, ()))
+        # Dropout, the choice of captions and the like. On private records they are as secret as
+        # the batches: who knew the draws of each row would see them move if a record is missing.
+        seed = self._seeds["sampling"] if private else int(torch.randint(2**62, ()))
         return {**streams, "model": Stream.fresh(seed, f"model {name}")}
 
     def _identity(
-        self, model: nn.Module, records: Any, optimizer: torch.optim.Optimizer
+        self,
+        model: nn.Module,
+        loss: PerExampleLoss,
+        records: Any,
+        optimizer: torch.optim.Optimizer,
     ) -> dict[str, Any]:
         """What must be the same for a run to continue from a checkpoint."""
         name = records.name if isinstance(records, PrivateRecords) else "public"
@@ -225,13 +244,14 @@ class Trainer:
             "engine": self._engine,
             "computing": repr(self.computing),
             "average": self._ema_decay,
+            "code": code_version(type(model), loss if inspect.isfunction(loss) else type(loss)),
         }
 
-    def _reserve(self, training: _Training, start: int, label: str) -> None:
+    def _reserve(self, training: _Training, start: int, label: str, replays: bool) -> None:
         assert self.ledger is not None
         steps = range(start, self.plan.steps)
         tags = (training.noise.stream.tag(step) for step in steps)
-        replayed = sum(self.ledger.paid(self.plan.event, label, tag) for tag in tags)
+        replayed = sum(self.ledger.paid(self.plan.event, label, tag) for tag in tags if replays)
         self.ledger.reserve(self.plan.event, len(steps), replayed)
 
 
@@ -303,16 +323,24 @@ class _Training:
             changed = [
                 name
                 for name, buffer in self._model.named_buffers()
-                if not torch.equal(buffer, self._buffers[name])
+                if name not in self._buffers or not _same(buffer, self._buffers[name])
             ]
             if changed:
                 for name, buffer in self._model.named_buffers():
-                    buffer.data.copy_(self._buffers[name])
+                    if name in self._buffers:
+                        buffer.data.copy_(self._buffers[name])
                 raise UserError(
                     f"Buffer {changed[0]} changed while private records were computed (a running "
                     "average, a codebook): nothing would bound what it keeps of them; put that "
                     "module in eval mode or freeze it."
                 )
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same values, NaN being the same as NaN."""
+    return one.shape == other.shape and bool(
+        ((one == other) | (one != one) & (other != other)).all()
+    )
 
 
 def _check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, nn.Parameter]:

@@ -62,12 +62,10 @@ class Passes:
     Attributes:
         views: rows that the layers see for each record, one record's after the other's.
         compiled: whether the passes are compiled; micro-batches must then have one shape.
-        half: whether layers compute in bfloat16.
     """
 
     views: int = 1
     compiled: bool = False
-    half: bool = False
 
     def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, compiled if so wanted."""

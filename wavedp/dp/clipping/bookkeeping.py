@@ -8,8 +8,7 @@ thrown away.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +17,9 @@ from wavedp.dp.clipping import (
     Batch,
     Passes,
     PerExampleLoss,
-    clip_factors,
-    trainable,
     zero_sums,
 )
-from wavedp.dp.clipping.calls import Watch
+from wavedp.dp.clipping.calls import Watch, clipping_weights
 
 
 class BookkeepingEngine:
@@ -35,7 +32,7 @@ class BookkeepingEngine:
 
     def __init__(self, model: nn.Module, loss: PerExampleLoss, clip: float, passes: Passes) -> None:
         self.sums = zero_sums(model)
-        self._parameters, self._clip = trainable(model), clip
+        self._clip = clip
         self._watch = Watch(model, loss, passes.views)
         self._run, self._add = passes.compile(self._watch.run), passes.compile(self._clipped)
         self._checked = False
@@ -43,30 +40,17 @@ class BookkeepingEngine:
     def add(self, batch: Batch, mask: Tensor) -> None:
         if not self._checked:
             self._checked = self._watch.probe({name: rows[:1] for name, rows in batch.items()})
-        with self._watch.watching(len(mask)) as carriers, self._frozen():
+        with self._watch.watching(len(mask)) as carriers:
             losses = self._run(batch)
             handed = torch.autograd.grad(losses.sum(), carriers)
         for name, clipped in self._add(handed, mask).items():
             self.sums[name] += clipped.view_as(self.sums[name])
 
+    @torch.no_grad()
     def _clipped(self, handed: Sequence[Tensor], mask: Tensor) -> dict[str, Tensor]:
         gradients, squared = self._watch.gradients(handed)
-        sound = squared.isfinite()
-        # To look at the flags would make a GPU wait, so there the rows are cleared in any case.
-        if squared.is_cuda or torch.compiler.is_compiling() or not bool(sound.all()):
-            gradients = {name: found.cleared(sound) for name, found in gradients.items()}
-        factors = clip_factors(squared, mask, self._clip)
-        return {name: found.weighted_sum(factors) for name, found in gradients.items()}
-
-    @contextmanager
-    def _frozen(self) -> Iterator[None]:
-        for parameter in self._parameters.values():
-            parameter.requires_grad_(False)
-        try:
-            yield
-        finally:
-            for parameter in self._parameters.values():
-                parameter.requires_grad_(True)
+        weights = clipping_weights(squared, mask, self._clip)
+        return {name: weights.sum(form) for name, form in gradients.items()}
 
 
 def build(model: nn.Module, loss: PerExampleLoss, clip: float, passes: Passes) -> BookkeepingEngine:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wavedp.dp.clipping import Batch, PerExampleLoss, check_losses, trainable
+from wavedp.dp.clipping import Batch, PerExampleLoss, check_losses, clip_factors, trainable
 from wavedp.dp.clipping.gradients import HALF, Gradients, full, total
 from wavedp.dp.clipping.layers import Call, Rule, any_module, rule_of
 from wavedp.dp.errors import UserError
@@ -43,6 +43,23 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """What a clipped sum is formed with.
+
+    Attributes:
+        factors: ``[b]``, zero for records that do not count.
+        sound: ``[b]``, False for records that are not finite; None if all are.
+    """
+
+    factors: Tensor
+    sound: Tensor | None
+
+    def sum(self, form: Gradients) -> Tensor:
+        """The weighted sum of a parameter's gradients."""
+        return (form if self.sound is None else form.cleared(self.sound)).weighted_sum(self.factors)
+
+
+@dataclass(frozen=True)
 class Site:
     """A place in the loss where a layer is called.
 
@@ -51,9 +68,9 @@ class Site:
             backward pass.
         alone: whether its parameters are used nowhere else. Their norms are then taken during the
             backward pass, while the output gradient is still in the processor's cache.
-        kept: whether the forms leave the backward pass.
+        kept: whether the forms leave the backward pass. If not, their sum does, in a second one.
         copied: whether the output is handed on as a copy, which an activation may overwrite.
-        handed: shape per record and type of each tensor that leaves the backward pass.
+        handed: shape per record and type of each tensor that leaves the first backward pass.
     """
 
     layer: Layer
@@ -63,13 +80,19 @@ class Site:
     copied: bool
     handed: list[tuple[torch.Size, torch.dtype]]
 
-    def hand_out(self, inputs: Sequence[Tensor], slope: Tensor, records: int) -> list[Tensor]:
-        """What leaves the backward pass, the record first."""
+    def hand_out(
+        self, inputs: Sequence[Tensor], slope: Tensor, records: int, weights: Weights | None
+    ) -> list[Tensor]:
+        """What leaves the backward pass: with one row per record, or with weights their sums."""
         if not self.forms:
             return [x.unflatten(0, (records, -1)) for x in (slope, *inputs)]
-        found = self.layer.rule(self.layer.call(inputs, slope, records)).values()
-        norms = [added(form.squared_norms() for form in found)] if self.alone else []
-        return norms + ([x for form in found for x in form.tensors()] if self.kept else [])
+        found = self.layer.rule(self.layer.call(inputs, slope, records))
+        if weights is not None:
+            sums = ((name, weights.sum(form)) for name, form in found.items())
+            return [total.view(self.layer.module.get_parameter(n).shape) for n, total in sums]
+        forms = found.values()
+        norms = [added(form.squared_norms() for form in forms)] if self.alone else []
+        return norms + ([x for form in forms for x in form.tensors()] if self.kept else [])
 
     def take(self, handed: Sequence[Tensor]) -> tuple[dict[str, Gradients], Tensor | None]:
         """Gradients by the layer's names of its parameters, and their norms if it is alone."""
@@ -85,13 +108,18 @@ class Site:
         }
         return found, norms
 
-    def carriers(self, records: int, device: torch.device) -> list[Tensor]:
+    def carriers(self, records: int, weighted: bool) -> list[Tensor]:
         """Zeros that take no memory, for :meth:`hand_out`'s tensors to be the gradients of."""
+        parameters = [self.layer.module.get_parameter(name) for name in self.forms]
+        if weighted:
+            sums = [] if self.kept else [full(p.detach()) for p in parameters]
+            shapes = [(x.shape, x.dtype) for x in sums]
+        else:
+            shapes = [(torch.Size([records, *shape]), dtype) for shape, dtype in self.handed]
+        device = next(self.layer.module.parameters()).device
         return [
-            torch.zeros((), dtype=_carrying(dtype), device=device)
-            .expand(records, *shape)
-            .requires_grad_()
-            for shape, dtype in self.handed
+            torch.zeros((), dtype=_carrying(dtype), device=device).expand(shape).requires_grad_()
+            for shape, dtype in shapes
         ]
 
 
@@ -103,28 +131,26 @@ class Handed(torch.autograd.Function):
         ctx: Any, output: Tensor, watch: Watch, site: Site, count: int, *tensors: Tensor
     ) -> Tensor:
         """``tensors`` are ``count`` carriers and the layer's inputs."""
-        ctx.watch, ctx.site, ctx.count = watch, site, count
+        ctx.watch, ctx.site = watch, site
         ctx.save_for_backward(*tensors[count:])
         return output.clone() if site.copied else output.view_as(output)
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> Any:  # type: ignore[override]
         inputs = ctx.saved_tensors
-        if not ctx.watch.reading:
-            return slope, *[None] * (3 + ctx.count + len(inputs))
         with torch.autocast(slope.device.type, enabled=False):
-            handed = ctx.site.hand_out(inputs, slope, ctx.watch.records)
+            handed = ctx.site.hand_out(inputs, slope, ctx.watch.records, ctx.watch.weights)
         handed = [x.to(_carrying(x.dtype)) for x in handed]
         return slope, None, None, None, *handed, *[None] * len(inputs)
 
 
-@dataclass
-class _Probed:
-    """A call that the probe saw."""
+@dataclass(frozen=True)
+class _Seen:
+    """A call that the probe saw, of one record."""
 
     layer: Layer
     inputs: tuple[Tensor, ...]
-    tap: Tensor
+    slope: Tensor
 
 
 @dataclass
@@ -138,8 +164,7 @@ class Watch:
         norms_only: keep no more than norms of the layers whose parameters are used once.
         sites: the places where layers are called, in order; known after the probe.
         records: of the batch that is watched.
-        reading: whether rules run in the backward pass; False for a pass that is for other
-            gradients.
+        weights: given for a pass that forms sums.
     """
 
     model: nn.Module
@@ -148,7 +173,7 @@ class Watch:
     norms_only: bool = False
     sites: list[Site] = field(default_factory=list)
     records: int = 0
-    reading: bool = True
+    weights: Weights | None = None
     _layers: list[Layer] = field(init=False)
     _places: dict[str, list[int]] = field(default_factory=dict)
     _carriers: list[list[Tensor]] = field(default_factory=list)
@@ -163,65 +188,74 @@ class Watch:
     def probe(self, record: Batch) -> bool:
         """List the calls on a batch of one record and compare gradients with autograd's.
 
+        The record stands in the batch twice: the loss of the first must not see the second.
+
         Returns:
             False if the record's gradients are not finite, so that nothing was shown.
 
         Raises:
             UserError: names the first parameter that differs, or the layer that does not fit.
         """
+        twice = {name: torch.cat([rows, rows]) for name, rows in record.items()}
         device = next(self.model.parameters()).device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             state = _random_state(device)
-            expected = self._by_autograd(record)
+            expected = self._by_autograd(twice)
             _set_random_state(device, state)
-            seen, slopes = self._taps(record)
-        found = [
-            s.layer.rule(s.layer.call(s.inputs, g, 1)) for s, g in zip(seen, slopes, strict=True)
-        ]
-        half = any(slope.dtype in HALF for slope in slopes)
+            seen = self._seen(twice)
+        found = [each.layer.rule(each.layer.call(each.inputs, each.slope, 1)) for each in seen]
+        half = any(each.slope.dtype in HALF for each in seen)
         agree = self._agrees(expected, by_parameter([s.layer for s in seen], found), half)
         uses: dict[str, int] = {}
         for each in seen:
             for name in each.layer.parameters.values():
                 uses[name] = uses.get(name, 0) + 1
-        self.sites = [
-            self._site(s, g, forms, uses) for s, g, forms in zip(seen, slopes, found, strict=True)
-        ]
+        self.sites = [self._site(s, forms, uses) for s, forms in zip(seen, found, strict=True)]
         self._places = {layer.name: [] for layer in self._layers}
         for number, site in enumerate(self.sites):
             self._places[site.layer.name].append(number)
         return agree
 
-    def _by_autograd(self, record: Batch) -> dict[str, Tensor | None]:
-        losses = self.loss(self.model, record)
-        check_losses(losses, 1)
+    def _by_autograd(self, twice: Batch) -> dict[str, Tensor | None]:
+        losses = self.loss(self.model, twice)
+        check_losses(losses, 2)
         names, parameters = zip(*trainable(self.model).items(), strict=True)
-        found = torch.autograd.grad(losses.sum(), parameters, allow_unused=True)
+        found = torch.autograd.grad(losses[0], parameters, allow_unused=True)
         return dict(zip(names, found, strict=True))
 
-    def _taps(self, record: Batch) -> tuple[list[_Probed], list[Tensor]]:
-        """The calls, and the output gradient of each: that of zeros added to the output."""
-        seen: list[_Probed] = []
+    def _seen(self, twice: Batch) -> list[_Seen]:
+        """The calls for the first record; output gradients are those of zeros added to outputs."""
+        calls: list[tuple[Layer, tuple[Tensor, ...], Tensor]] = []
 
         def keeper(layer: Layer) -> Callable[..., Tensor]:
             def keep(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Tensor:
                 del module
-                args, output = _per_record(layer, args, kwargs, output, self.views)
+                args, output = _per_record(layer, args, kwargs, output, 2 * self.views)
                 tap = torch.zeros_like(output, requires_grad=True)
-                seen.append(_Probed(layer, args, tap))
+                calls.append((layer, args, tap))
                 return torch.as_tensor(output + tap)
 
             return keep
 
         with self._hooked(keeper):
-            losses = self.loss(self.model, record)
-            once = list(seen)  # checkpointed layers are called again in the backward pass
-            taps = [each.tap for each in once]
-            slopes = torch.autograd.grad(losses.sum(), taps, allow_unused=True)
-        zeros = [
-            torch.zeros_like(tap) if g is None else g for tap, g in zip(taps, slopes, strict=True)
+            losses = self.loss(self.model, twice)
+            once = list(calls)  # checkpointed layers are called again in the backward pass
+            slopes = torch.autograd.grad(
+                losses[0], [tap for _, _, tap in once], allow_unused=True, materialize_grads=True
+            )
+        for (layer, _, _), slope in zip(once, slopes, strict=True):
+            other = slope[self.views :]
+            if bool(slope.isfinite().all()) and bool(other.any()):
+                raise UserError(
+                    f"The loss of a record depends on other records of the batch, through the "
+                    f"output of layer {layer.name!r} or later; use layers and a loss that treat "
+                    "every record on its own."
+                )
+        own = slice(0, self.views)
+        return [
+            _Seen(layer, tuple(x[own] for x in inputs), slope[own])
+            for (layer, inputs, _), slope in zip(once, slopes, strict=True)
         ]
-        return once, zeros
 
     def _agrees(
         self, expected: Mapping[str, Tensor | None], found: Mapping[str, Gradients], half: bool
@@ -248,32 +282,40 @@ class Watch:
                 )
         return True
 
-    def _site(
-        self, seen: _Probed, slope: Tensor, found: Mapping[str, Gradients], uses: Mapping[str, int]
-    ) -> Site:
+    def _site(self, seen: _Seen, found: Mapping[str, Gradients], uses: Mapping[str, int]) -> Site:
         late = seen.layer.rule is any_module
-        alone = all(uses[name] == 1 for name in seen.layer.parameters.values())
+        alone = not late and all(uses[name] == 1 for name in seen.layer.parameters.values())
         forms = {} if late else {name: _on_meta(form) for name, form in found.items()}
         copied = any(getattr(module, "inplace", False) for module in self.model.modules())
-        alone = alone and not late
         site = Site(seen.layer, forms, alone, not (alone and self.norms_only), copied, [])
-        for x in site.hand_out(seen.inputs, slope, 1):
+        for x in site.hand_out(seen.inputs, seen.slope, 1, None):
             site.handed.append((x.shape[1:], x.dtype))
         return site
 
     # Runs -----------------------------------------------------------------------------------
 
     @contextmanager
-    def watching(self, records: int) -> Iterator[list[Tensor]]:
-        """While the context is open, :meth:`run` and its backward pass use the carriers given."""
-        device = next(self.model.parameters()).device
-        self.records, self.reading = records, True
-        self._carriers = [site.carriers(records, device) for site in self.sites]
+    def watching(self, records: int, weights: Weights | None = None) -> Iterator[list[Tensor]]:
+        """While open, :meth:`run` and its backward pass use the carriers that are given.
+
+        Autograd forms no gradients of parameters then.
+
+        Args:
+            records: of the batch, padding included.
+            weights: for the second pass of sites whose forms are not kept.
+        """
+        self.records, self.weights = records, weights
+        self._carriers = [site.carriers(records, weights is not None) for site in self.sites]
+        parameters = trainable(self.model).values()
+        for parameter in parameters:
+            parameter.requires_grad_(False)
         try:
             with self._hooked(self._hander):
                 yield [carrier for carriers in self._carriers for carrier in carriers]
         finally:
-            self._carriers = []
+            self._carriers, self.weights = [], None
+            for parameter in parameters:
+                parameter.requires_grad_(True)
 
     def run(self, batch: Batch) -> Tensor:
         """The losses ``[b]``, whose gradients by the carriers are what the rules make.
@@ -293,6 +335,16 @@ class Watch:
                 )
         return losses
 
+    @property
+    def summed(self) -> list[str]:
+        """The parameters whose sums leave a pass with weights, in order."""
+        return [
+            site.layer.parameters[name]
+            for site in self.sites
+            if not site.kept
+            for name in site.forms
+        ]
+
     def _hander(self, layer: Layer) -> Callable[..., Tensor]:
         def hand(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Tensor:
             del module
@@ -307,6 +359,8 @@ class Watch:
             # A checkpointed layer is called again in the backward pass, for its saved inputs only.
             place = places[number % len(places)]
             carriers = self._carriers[place]
+            if not carriers:
+                return torch.as_tensor(output)
             handed = Handed.apply(output, self, self.sites[place], len(carriers), *carriers, *args)
             return torch.as_tensor(handed)
 
@@ -417,6 +471,23 @@ def _find_layers(model: nn.Module) -> list[Layer]:
         if own:
             layers.append(Layer(name, module, rule_of(module), own))
     return layers
+
+
+def clipping_weights(squared: Tensor, mask: Tensor, clip: float) -> Weights:
+    """Weights of a clipped sum, from squared norms ``[b]`` and the mask of rows that count."""
+    sound: Tensor | None = squared.isfinite()
+    # To look at the flags would make a GPU wait, so there the rows are cleared in any case.
+    if not (squared.is_cuda or torch.compiler.is_compiling()) and bool(squared.isfinite().all()):
+        sound = None
+    return Weights(clip_factors(squared, mask, clip), sound)
+
+
+@contextmanager
+def repeatable(model: nn.Module) -> Iterator[Callable[[], None]]:
+    """Gives a function after which the random draws since the start are drawn again."""
+    device = next(model.parameters()).device
+    state = _random_state(device)
+    yield lambda: _set_random_state(device, state)
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
