@@ -11,7 +11,7 @@ export MALLOC_MMAP_THRESHOLD_ = 1073741824
 export MALLOC_TRIM_THRESHOLD_ = 4294967296
 export MALLOC_TOP_PAD_ = 268435456
 
-.PHONY: bench test test-slow install report checkpoints throughput clean
+.PHONY: bench test test-slow mutants install report checkpoints throughput clean
 
 bench: $(VENV)/.ready  ## install, run a suite (SUITE=quick), print the table, say where the report is
 	$(RUN) -m benchmarks.run suite=$(SUITE) $(ARGS)
@@ -25,6 +25,9 @@ test: $(VENV)/.ready  ## lint, types, layers, tests
 
 test-slow: $(VENV)/.ready  ## every test, the slow ones too
 	$(RUN) -m pytest -m "slow or not slow" $(ARGS)
+
+mutants: $(VENV)/.ready  ## plants every known trap of DP training and shows that a test fails
+	$(RUN) -m tests.mutants
 
 report: $(VENV)/.ready  ## tables, plots and the page again, from the committed records
 	$(RUN) -m benchmarks.report suite=embedded

@@ -61,6 +61,76 @@ def test_coco_reads_the_published_pair_of_files(coco_root: Path, tmp_path: Path)
     refused(coco(coco_root, tmp_path, **settings), "record 9", "private", "evaluation")
 
 
+def published(root: Path, side: str, year: int, ids: list[int], stated: int | None) -> None:
+    """One side of one year, as published; the first version of the file states no year."""
+    for number in ids:
+        save(root / f"{side}{year}/{number}.jpg", number)
+    content: dict[str, Any] = {
+        "images": [{"id": i, "file_name": f"{i}.jpg"} for i in ids],
+        "annotations": [{"id": i, "image_id": i, "caption": str(i)} for i in ids],
+    }
+    if stated:
+        content["info"] = {"year": stated}
+    write_json(root / f"annotations/captions_{side}{year}.json", content)
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_coco_refuses_to_cross_the_years(tmp_path: Path, stated: bool) -> None:
+    """Also where the copy at hand happens to share no record."""
+    for number, (side, year) in enumerate(
+        (side, year) for side in ("train", "val") for year in (2014, 2017)
+    ):
+        ids = list(range(4 * number, 4 * number + 4))
+        published(tmp_path, side, year, ids, year if stated else None)
+    for train in (2014, 2017):
+        for val in (2014, 2017):
+            sides = {
+                side: {
+                    "images": f"{part}{year}",
+                    "annotations": f"annotations/captions_{part}{year}.json",
+                }
+                for side, part, year in (
+                    ("private", "train", train),
+                    ("evaluation", "val", val),
+                )
+            }
+            dataset = coco(tmp_path, tmp_path, **sides)
+            if train == val:
+                dataset.check()
+            else:
+                refused(dataset, f"COCO {train}", f"COCO {val}", "same year")
+
+
+def test_coco_goes_by_the_year_that_the_file_states(tmp_path: Path) -> None:
+    published(tmp_path, "train", 2014, [1, 2, 3, 4], 2017)  # renamed
+    published(tmp_path, "val", 2014, [5, 6], 2014)
+    sides = {
+        side: {
+            "images": f"{part}2014",
+            "annotations": f"annotations/captions_{part}2014.json",
+        }
+        for side, part in (("private", "train"), ("evaluation", "val"))
+    }
+    refused(coco(tmp_path, tmp_path, **sides), "COCO 2017", "captions_train2014.json")
+
+
+def test_coco_compares_with_the_published_size(coco_root: Path, tmp_path: Path) -> None:
+    for listed, words in ((6, None), (5, "published file has 5")):
+        part = {"images": "val2017", "annotations": NOTES, "start": 0, "listed": listed}
+        dataset = coco(coco_root, tmp_path, private=part)
+        if words:
+            refused(dataset, "lists 6", words, "dataset.private.listed")
+        else:
+            dataset.check()
+
+
+def test_coco_refuses_a_caption_that_no_tokenizer_can_encode(
+    coco_root: Path, tmp_path: Path
+) -> None:
+    edit_notes(coco_root, lambda notes: notes["annotations"][3].update(caption="half \ud83d"))
+    refused(coco(coco_root, tmp_path), "1 of 4 private images", "half a character", "09.jpg")
+
+
 def test_coco_tolerates_a_byte_order_mark(coco_root: Path, tmp_path: Path) -> None:
     text = (coco_root / NOTES).read_text()
     (coco_root / NOTES).write_text(text, encoding="utf-8-sig")
@@ -126,6 +196,8 @@ def test_coco_refuses_a_record_listed_twice(
         (b'{"images": [{"id": 1}], "annotations": []}', "not a COCO caption file"),
         (b'{"images": [], "annotations": [{"image_id": 1, "caption": null}]}', "not a COCO"),
         (b'{"images": "\xff"}', "not UTF-8"),
+        (b'{"images": [{"id": 1e999, "file_name": "x"}], "annotations": []}', "not a COCO"),
+        (b"[" * 100_000, "not valid JSON"),
         (None, "is missing"),
     ],
 )

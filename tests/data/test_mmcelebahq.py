@@ -106,6 +106,33 @@ def test_a_damaged_split_file_is_refused(tmp_path: Path, content: bytes) -> None
         read_split(path)
 
 
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_every_protocol_is_read(tmp_path: Path, protocol: int) -> None:
+    ids = [str(number) for number in range(3000)]
+    (tmp_path / "filenames.pickle").write_bytes(pickle.dumps(ids, protocol))
+    assert read_split(tmp_path / "filenames.pickle") == ids
+
+
+def test_a_pickle_of_python_2_is_read(tmp_path: Path) -> None:
+    """Where text was bytes: some published copies are that old."""
+    (tmp_path / "filenames.pickle").write_bytes(b"(lp0\nS'12'\np1\naS'7'\np2\na.")
+    assert read_split(tmp_path / "filenames.pickle") == ["12", "7"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02]r\xff\xff\xff\x7f.",  # a memo of two thousand million places
+        pickle.dumps([bytearray(b"0")], 5),
+        pickle.dumps([b"0"], 4),
+    ],
+)
+def test_a_pickle_of_anything_else_is_not_even_begun(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "filenames.pickle").write_bytes(content)
+    with pytest.raises(UserError, match=r"filenames\.pickle is not a valid pickle \(it holds"):
+        read_split(tmp_path / "filenames.pickle")
+
+
 def test_an_id_listed_twice_or_on_both_sides_is_refused(face_root: Path, tmp_path: Path) -> None:
     split(face_root, "train", ["0", "1", "1", "2"])
     refused(faces(face_root, tmp_path), "train/filenames.pickle lists an id twice")

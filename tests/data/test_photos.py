@@ -36,13 +36,18 @@ from photo_folders import (
 )
 from PIL import Image
 
-from wavedp.data import photos
-from wavedp.data.photos import decode
-from wavedp.data.schema import Dataset
+from wavedp.data import cache as caches
+from wavedp.data.cache import Picture, load_pixels
+from wavedp.data.schema import Dataset, PublicDataset
+from wavedp.data.stored import File
 from wavedp.dp.errors import UserError
 from wavedp.dp.private import open_columns
 
 # Decoding.
+
+
+def decode(path: Path, resolution: int) -> np.ndarray:
+    return load_pixels(Picture(path.name, File(path)), resolution, path.parent)
 
 
 def stripes(path: Path, colours: list[tuple[int, int, int]], **options: Any) -> Path:
@@ -104,7 +109,7 @@ def test_a_damaged_file_is_named_with_the_remedy(tmp_path: Path, damage: str) ->
 # The cache.
 
 
-def no_decoding(path: Path, resolution: int) -> np.ndarray:
+def no_decoding(*_: Any) -> np.ndarray:
     raise AssertionError("decoded although the cache is good")
 
 
@@ -113,7 +118,7 @@ def test_the_cache_is_used_again_and_memory_mapped(
 ) -> None:
     first = coco(coco_root, tmp_path)
     first.check()
-    monkeypatch.setattr(photos, "decode", no_decoding)
+    monkeypatch.setattr(caches, "decode", no_decoding)
     first.check()
     again = coco(coco_root, tmp_path).evaluation().images
     assert isinstance(again, np.memmap)
@@ -163,7 +168,9 @@ def test_a_failed_build_leaves_nothing_that_passes_for_a_cache(
 ) -> None:
     (coco_root / "val2017/000000000100.jpg").write_bytes(b"")
     refused(coco(coco_root, tmp_path), "000000000100.jpg", "cannot be decoded")
-    assert [p.name for p in (tmp_path / "cache").rglob("*") if p.is_file()] == ["README.txt"]
+    left = {p.name for p in (tmp_path / "cache").rglob("*") if p.is_file()}
+    name = "coco_test-1-4px-private"
+    assert left == {"README.txt", f"{name}.partial", f"{name}.journal"}
 
 
 def test_a_crash_between_images_and_stamp_is_not_taken_for_a_cache(
@@ -173,14 +180,14 @@ def test_a_crash_between_images_and_stamp_is_not_taken_for_a_cache(
     coco(coco_root, tmp_path).check()
     original, status = file.read_bytes(), file.stat()
     save(file, 77)
-    replace = photos._replace
+    replace = caches.ImageCache._replace
 
-    def crash_at_stamp(target: Path, parts: Any) -> None:
+    def crash_at_stamp(self: Any, target: Path, text: str) -> None:
         if target.suffix == ".json":
             raise KeyboardInterrupt
-        replace(target, parts)
+        replace(self, target, text)
 
-    monkeypatch.setattr(photos, "_replace", crash_at_stamp)
+    monkeypatch.setattr(caches.ImageCache, "_replace", crash_at_stamp)
     with pytest.raises(KeyboardInterrupt):
         coco(coco_root, tmp_path).check()
     monkeypatch.undo()
@@ -249,7 +256,7 @@ def test_a_cache_that_cannot_be_written_is_one_sentence(coco_root: Path, tmp_pat
 def test_decoding_shows_progress_and_only_where_there_is_something_to_decode(
     coco_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(photos, "_CHUNK", 3)
+    monkeypatch.setattr(caches, "BLOCK", 3)
     seen: list[tuple[str, int]] = []
 
     def progress(steps: Iterable[int], label: str) -> Iterable[int]:
@@ -259,7 +266,8 @@ def test_decoding_shows_progress_and_only_where_there_is_something_to_decode(
     dataset = coco(coco_root, tmp_path)
     for _ in range(2):
         dataset.check(progress)
-    assert seen == [("decoding photographs", step) for step in (0, 3, 0)]
+    decoded = [step for label, step in seen if label == "decoding photographs"]
+    assert decoded == [0, 3, 0]
     assert shown(columns_of(dataset.private())["images"]) == [colour(i) for i in COCO_IDS[:4]]
 
 
@@ -272,10 +280,13 @@ def configured(name: str, tmp_path: Path, **changes: Any) -> Any:
     return instantiate(OmegaConf.create({"cache_dir": str(tmp_path), "dataset": options})).dataset
 
 
-@pytest.mark.parametrize("name", ["coco_mini", "mmcelebahq64"])
+PHOTOS = [file.stem for file in (REPOSITORY / "configs/dataset").glob("[!t]*.yaml")]
+
+
+@pytest.mark.parametrize("name", PHOTOS)
 def test_a_config_without_root_says_which_folder_to_give(tmp_path: Path, name: str) -> None:
     dataset = configured(name, tmp_path)
-    assert isinstance(dataset, Dataset)
+    assert isinstance(dataset, Dataset | PublicDataset)
     assert dataset.name == name
     refused(
         dataset, "dataset.root is not set", "the folder that holds", f"dataset.root=/data/{name}"
@@ -284,13 +295,30 @@ def test_a_config_without_root_says_which_folder_to_give(tmp_path: Path, name: s
     refused(lost, f"dataset.root={tmp_path / 'lost'} is not a folder")
 
 
-@pytest.mark.parametrize("name", ["coco_mini", "mmcelebahq64"])
+@pytest.mark.parametrize("name", PHOTOS)
 def test_a_config_starts_with_source_and_terms(name: str) -> None:
     text = (REPOSITORY / "configs/dataset" / f"{name}.yaml").read_text()
     comment = re.match(r"(#.*\n)+", text)
     assert comment is not None
     assert "Source: https://" in comment.group()
     assert "Terms: " in comment.group()
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "resolution"),
+    [
+        ("coco2014", (82_783, 40_504), 256),
+        ("coco2017", (118_287, 5_000), 256),
+        ("mmcelebahq", (24_000, 6_000), 256),
+        ("mmcelebahq64", (22_000, 2_000), 32),
+    ],
+)
+def test_the_published_sizes_are_declared(
+    tmp_path: Path, name: str, sizes: tuple[int, int], resolution: int
+) -> None:
+    dataset = configured(name, tmp_path)
+    assert (dataset.private_records, dataset.evaluation_records) == sizes
+    assert dataset.resolution == resolution
 
 
 # Real photographs.

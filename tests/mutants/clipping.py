@@ -28,6 +28,7 @@ MUTANTS = [
         old="if losses.shape != (rows,):",
         new="if losses.dim() > 1:",
         tests=(f"{MEAN}[bookkeeping]", f"{MEAN}[two_pass]"),
+        error="IndexError",
     ),
     Mutant(
         trap=3,
@@ -104,8 +105,8 @@ MUTANTS = [
         trap=15,
         what="every use of a shared weight hands out a norm of its own",
         file=CALLS,
-        old="alone = not late and all(",
-        new="alone = not late and any(",
+        old="uses[name] == 1",
+        new="uses[name] >= 1",
         tests=(f"{LOOP}[dtype0-tied and used twice-two_pass]",),
     ),
     Mutant(
@@ -142,7 +143,6 @@ MUTANTS = [
             f"{LAYERS}test_one_row_of_ids_as_long_as_the_batch_is_not_taken_for_records",
             f"{SUMS}test_bookkeeping_refuses_a_broadcast_input",
         ),
-        error="RuntimeError",
     ),
     Mutant(
         trap=17,

@@ -229,8 +229,8 @@ MUTANTS = [
         trap=21,
         what="a step that is taken again with other noise counts as paid",
         file="wavedp/dp/ledger.py",
-        old="return self._earlier[what, event, noise] > 0",
-        new="return any(n for key, n in self._earlier.items() if key[:2] == (what, event))",
+        old="if replay and self.paid(event, what, noise):",
+        new="if any(n for key, n in self._earlier.items() if key[:2] == (what, event)):",
         tests=(
             "tests/dp/test_resume.py::test_a_replay_without_the_identical_noise_is_charged_again",
         ),

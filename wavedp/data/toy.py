@@ -117,9 +117,12 @@ class ToySet:
 
     def _stored(self, indices: range, progress: Progress) -> Array:
         path = self._cache / f"{self._label}-{indices.start}-{indices.stop}.npy"
-        if not path.exists():
+        shape = len(indices), 3, self.resolution, self.resolution
+        stored = _kept(path, shape)
+        if stored is None:
             self._store(path, indices, progress)
-        stored: Array = np.load(path, mmap_mode="r")
+            stored = _kept(path, shape)
+            assert stored is not None
         return stored
 
     def _store(self, path: Path, indices: range, progress: Progress) -> None:
@@ -137,6 +140,15 @@ class ToySet:
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
+
+
+def _kept(path: Path, shape: tuple[int, ...]) -> Array | None:
+    """The pictures in a file, memory-mapped; None if they are not all there."""
+    try:
+        stored: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return stored if stored.shape == shape and stored.dtype == np.uint8 else None
 
 
 class LazyCaptions(Sequence[tuple[str, ...]]):
