@@ -1,10 +1,11 @@
-"""A reported suite, for the tests of the report."""
+"""A reported suite, for the tests of the report; random weights, for those of the metrics."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import fake_weights
 import pytest
 from PIL import Image
 from report_records import EVIL, grid_of_records
@@ -32,3 +33,18 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (samples / f"prompts-{dataset}.json").write_text(json.dumps(prompts), encoding="utf-8")
     make_report(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def random_weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random networks under the names of the registry, written once."""
+    folder = tmp_path_factory.mktemp("weights")
+    fake_weights.write(folder)
+    return folder
+
+
+@pytest.fixture
+def random_weights(random_weights_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The registry finds random networks for the time of one test."""
+    fake_weights.use(random_weights_folder, monkeypatch)
+    return random_weights_folder

@@ -89,7 +89,7 @@ MUTANTS = [
         trap=13,
         what="a Gram sum that cancels is trusted",
         file=FORMS,
-        old="total.clamp_min(0) + self._rounding()",
+        old="total.clamp_min(0) + self._rounding(torch.cat(sizes, 1))",
         new="total.clamp_min(0)",
         tests=(f"{LAYERS}test_terms_that_cancel_are_not_scaled_past_the_clip",),
     ),

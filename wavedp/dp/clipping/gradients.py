@@ -127,7 +127,7 @@ class Terms(Gradients):
         return self._gram_norms()
 
     def _gram_norms(self) -> Tensor:
-        total = None
+        total, sizes = None, []
         blocks = list(zip(self.left.split(BLOCK, 1), self.right.split(BLOCK, 1), strict=True))
         for number, (left, right) in enumerate(blocks):
             own = product(left, left.mT), product(right, right.mT)
@@ -136,19 +136,19 @@ class Terms(Gradients):
                 mirrored = product(left, other_left.mT) * product(right, other_right.mT)
                 part = part + 2 * mirrored.sum((1, 2))
             total = part if total is None else total + part
+            sizes.append((_diagonal(own[0]) * _diagonal(own[1])).sqrt())
         assert total is not None
-        return total.clamp_min(0) + self._rounding()
+        return total.clamp_min(0) + self._rounding(torch.cat(sizes, 1))
 
     def _norms_of_tiles(self) -> Tensor:
         """By forming the gradients of a few records at a time."""
         tile = max(1, 2**22 // (self.left.shape[2] * self.right.shape[2]))
         parts = zip(self.left.split(tile), self.right.split(tile), strict=True)
         norms = [Held(product(left.mT, right)).squared_norms() for left, right in parts]
-        return torch.cat(norms) + self._rounding()
+        return torch.cat(norms) + self._rounding(_lengths(self.left) * _lengths(self.right))
 
-    def _rounding(self) -> Tensor:
-        """``[b]``: what rounding may do to squared norms, from the sizes of the terms."""
-        sizes = _lengths(self.right) if self.picks else _lengths(self.left) * _lengths(self.right)
+    def _rounding(self, sizes: Tensor) -> Tensor:
+        """``[b]``: what rounding may do to squared norms, from the terms' sizes ``[b, t]``."""
         exact = torch.finfo(sizes.dtype).eps * sizes.sum(1).square()
         if self.right.dtype not in HALF or self.picks:
             return exact
@@ -184,7 +184,7 @@ class Terms(Gradients):
         sums.index_add_(0, segment, right.flatten(0, 1)[order])
         owner = torch.zeros_like(segment).scatter_(0, segment, keys // self.entries)
         total = right.new_zeros(b).index_add_(0, owner, sums.square().sum(1))
-        return total + self._rounding()
+        return total + self._rounding(_lengths(self.right))
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         weights = factors.view(-1, 1, 1)
@@ -267,6 +267,10 @@ def total(parts: Sequence[Gradients]) -> Gradients:
 
 def _beside(flags: Tensor, x: Tensor) -> Tensor:
     return flags.view(-1, *[1] * (x.dim() - 1))
+
+
+def _diagonal(gram: Tensor) -> Tensor:
+    return gram.diagonal(dim1=1, dim2=2).clamp_min(0)
 
 
 def _lengths(x: Tensor) -> Tensor:

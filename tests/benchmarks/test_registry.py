@@ -1,0 +1,181 @@
+"""The registry of weights: where files are found, how they are fetched, what is said of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import registry, weights
+from benchmarks.digest import sha256
+from benchmarks.fetch import fetch, fetch_all
+from benchmarks.registry import MissingWeights, Weights, entries, entry, find, locate, overlap
+from wavedp.dp.errors import UserError
+
+CONTENT = b"some weights " * 1000
+
+
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No cache of this machine is looked into."""
+    monkeypatch.setenv("WAVEDP_WEIGHTS", str(tmp_path / "own"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+
+
+def some(tmp_path: Path, **changes: Any) -> Weights:
+    fields: dict[str, Any] = {
+        "name": "some",
+        "file": "some.bin",
+        "source": "a test",
+        "licence": "none",
+        "megabytes": 0.013,
+        "trained_on": "nothing",
+    }
+    return Weights(**(fields | changes))
+
+
+def put(path: Path, content: bytes = CONTENT) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_every_entry_is_complete_and_every_own_checkpoint_is_an_entry() -> None:
+    for name, item in entries().items():
+        assert item.name == name
+        assert item.licence
+        assert item.trained_on
+        assert item.address or item.made_here or "WAVEDP_WEIGHTS" in item.remedy
+    own = {path.stem for path in registry.OWN.glob("*.safetensors")}
+    assert own == {name for name, item in entries().items() if item.made_here}
+
+
+def test_digests_of_own_checkpoints_come_from_the_record_of_their_making() -> None:
+    made = json.loads((registry.OWN / "toy32-prior.json").read_text())
+    assert entry("toy32-prior").digest == made["sha256"] == sha256(find("toy32-prior"))
+
+
+def test_files_are_found_in_the_documented_order(tmp_path: Path) -> None:
+    item = some(tmp_path, hub="a/b", hub_file="weights.bin")
+    assert locate(item) is None
+    torch_hub = put(tmp_path / "torch" / "hub" / "checkpoints" / "some.bin")
+    assert locate(item) == torch_hub
+    hub = put(tmp_path / "hub" / "models--a--b" / "snapshots" / "0123" / "weights.bin")
+    assert locate(item) == hub
+    own = put(tmp_path / "own" / "some.bin")
+    assert locate(item) == own
+
+
+def test_several_folders_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(tmp_path / "second" / "some.bin")
+    monkeypatch.setenv("WAVEDP_WEIGHTS", f"{tmp_path / 'first'}:{tmp_path / 'second'}")
+    assert locate(some(tmp_path)) == path
+
+
+def test_missing_weights_are_named_with_the_remedy() -> None:
+    with pytest.raises(MissingWeights) as caught:
+        find("inception-2015-12-05")
+    assert str(caught.value) == (
+        "weights inception-2015-12-05 missing, get them by "
+        "`python -m benchmarks.weights inception-2015-12-05` where there is a network"
+    )
+    with pytest.raises(MissingWeights, match="folder that WAVEDP_WEIGHTS names"):
+        find("inception-fid-768")
+    with pytest.raises(UserError, match="choose one of alexnet-owt"):
+        find("inception")
+
+
+def test_another_file_of_the_same_name_is_refused(tmp_path: Path) -> None:
+    put(tmp_path / "own" / entry("alexnet-owt").file)
+    with pytest.raises(UserError, match="is not the file that the registry calls alexnet-owt"):
+        find("alexnet-owt")
+
+
+def test_a_damaged_entry_is_refused(tmp_path: Path) -> None:
+    for text in ("file: x\n", "- a\n", "file: [\n", "colour: red\n"):
+        path = put(tmp_path / "bad.yaml", text.encode())
+        with pytest.raises(UserError, match="not an entry of the weights registry"):
+            registry._read(path)
+
+
+def test_fetching_from_an_address_puts_the_whole_file_in_place(tmp_path: Path) -> None:
+    source = put(tmp_path / "server" / "some.bin")
+    item = some(tmp_path, url=source.as_uri(), sha256=sha256(source))
+    path = fetch(item, urllib.request.urlopen)
+    assert path == tmp_path / "own" / "some.bin"
+    assert path.read_bytes() == CONTENT
+    assert [p.name for p in path.parent.iterdir()] == ["some.bin"]
+
+
+def test_the_hub_gives_an_address() -> None:
+    assert entry("clip-vit-b-32-openai").address == (
+        "https://huggingface.co/timm/vit_base_patch32_clip_224.openai/resolve/main/"
+        "open_clip_model.safetensors"
+    )
+
+
+def test_a_wrong_file_is_discarded(tmp_path: Path) -> None:
+    item = some(tmp_path, url="https://example.org/some.bin", sha256="0" * 16)
+    with pytest.raises(UserError, match="was discarded"):
+        fetch(item, lambda _: io.BytesIO(CONTENT))
+    assert list((tmp_path / "own").iterdir()) == []
+
+
+def test_no_network_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+    def dead(_: str) -> Any:
+        raise urllib.error.URLError("no route")
+
+    item = some(tmp_path, url="https://example.org/some.bin")
+    with pytest.raises(UserError, match=r"cannot be reached .* put it into") as caught:
+        fetch(item, dead)
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "own").iterdir()) == []
+    with pytest.raises(UserError, match="cannot be fetched"):
+        fetch(some(tmp_path))
+
+
+def test_one_that_cannot_be_fetched_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = some(tmp_path, name="dead", file="dead.bin", url=(tmp_path / "no").as_uri())
+    source = put(tmp_path / "server" / "some.bin")
+    good = some(tmp_path, url=source.as_uri())
+    monkeypatch.setattr("benchmarks.fetch.entries", lambda: {"dead": dead, "some": good})
+    assert fetch_all() == 1
+    assert locate(good) is not None
+    assert locate(dead) is None
+
+
+def test_the_command_lists_and_refuses_unknown_names(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert weights.main(["list"]) == 0
+    text = capfd.readouterr().err
+    for words in ("inception-2015-12-05: missing, 96 MB", "toy32-prior: here", "MIT", "unknown"):
+        assert words in text
+    with pytest.raises(UserError, match="Unknown weights 'inceptoin'"):
+        weights.main(["inceptoin"])
+
+
+def test_overlap_is_the_least_sure_of_all_parts() -> None:
+    toys = {"tokenizer": "toy32-tokenizer", "prior": "toy32-prior"}
+    assert overlap(toys, "toyfaces") == "none"
+    assert overlap(toys, "coco") == "none"  # drawn pictures and photographs share no image
+    assert overlap({**toys, "own": "mine.safetensors"}, "toyfaces") == "unknown"
+    assert overlap({"x": "inception-2015-12-05"}, "coco") == "unknown"
+    assert overlap({"x": "inception-2015-12-05"}, "toyfaces") == "none"
+    assert overlap({}, "coco") == "none"
+
+
+def test_checked_weights_are_between_the_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = some(tmp_path, overlap={"coco": "checked", "default": "none"})
+    monkeypatch.setattr(registry, "entries", lambda: {"some": item})
+    assert overlap({"a": "some"}, "coco") == "checked"
+    assert overlap({"a": "some"}, "faces") == "none"
