@@ -7,10 +7,20 @@ import torch
 import torch.distributed
 from torch import nn
 
-from wavedp.dp import DPPlan, Ledger, NonPrivatePlan, PrivateRecords, Trainer, UserError
+from wavedp.dp import (
+    DPPlan,
+    Ledger,
+    NonPrivatePlan,
+    PrivateRecords,
+    Trainer,
+    UserError,
+    noisy_sum,
+)
 from wavedp.dp.accounting import Budget
 from wavedp.dp.checkpoint import Checkpoints
+from wavedp.dp.distributed import World
 from wavedp.dp.noise import GaussianNoise
+from wavedp.dp.randomness import Stream
 
 FORK = multiprocessing.get_context("fork")
 WIDTH = 250
@@ -125,6 +135,57 @@ def test_only_the_first_rank_adds_noise(tmp_path, monkeypatch):
         return added
 
     assert on_two_ranks(tmp_path / "two", counted) == ([0, 1], [])
+
+
+def test_the_last_bits_do_not_tell_what_another_rank_held(tmp_path):
+    """Rank 1 has the record; its sum must not meet the noise in float32 (Mironov 2012)."""
+
+    def low_bits(folder):
+        sums = {"w": torch.full((20_000,), 0.0)}
+        world = World.current()
+        if world.rank == 1:
+            sums["w"] += -0.3
+        world.add_up(sums)
+        if world.leads:
+            GaussianNoise(1.0, Stream.fresh(0, "test")).add_to(sums, 0)
+        world.spread(sums.values())
+        inside = sums["w"][(sums["w"] > 0.72) & (sums["w"] < 0.98)]
+        return (inside.view(torch.int32) & 1).float().mean().item()
+
+    for share in on_two_ranks(tmp_path / "two", low_bits):
+        assert 0.4 < share < 0.6
+
+
+def test_a_mechanism_releases_once_and_gives_all_ranks_the_same(tmp_path):
+    def released(folder):
+        ledger = Ledger(folder / "sum.jsonl", plan().budget)
+        private = PrivateRecords({"x": torch.ones(8, 5)}, name="toy", records=8)
+        total = noisy_sum(
+            private, lambda c: c["x"], size=5, clip=9.0, noise_multiplier=1.0, ledger=ledger
+        )
+        return total, sum(ledger.counts.values())
+
+    first, second = on_two_ranks(tmp_path / "two", released)
+    assert torch.equal(first[0], second[0])
+    assert (first[1], second[1]) == (1, 1)
+    assert len((tmp_path / "two" / "sum.jsonl").read_text().splitlines()) == 2
+
+
+def test_an_error_on_one_rank_reaches_all(tmp_path):
+    def fails(folder):
+        def picky(model, batch):
+            losses = loss(model, batch)
+            return losses.mean() if torch.distributed.get_rank() == 1 else losses
+
+        torch.manual_seed(0)
+        model = nn.Linear(WIDTH, WIDTH)
+        data = {name: torch.randn(64, WIDTH) for name in "xy"}
+        trainer = Trainer(plan(), ledger=Ledger(folder / "l.jsonl", plan().budget))
+        sealed = PrivateRecords(data, name="toy", records=64)
+        trainer.fit(model, picky, sealed, torch.optim.SGD(model.parameters(), lr=0.1))
+
+    for said in on_two_ranks(tmp_path / "two", fails):
+        assert "one value per record" in said
 
 
 def test_ranks_start_from_the_weights_of_the_first(tmp_path):

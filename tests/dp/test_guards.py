@@ -44,6 +44,81 @@ def test_a_loss_that_sees_other_records_is_refused(engine, model):
         tested.add({"x": torch.randn(8, 4)}, torch.ones(8, dtype=torch.bool))
 
 
+def by_largest(module, batch):
+    hidden = module(batch["x"])
+    return (hidden / hidden.detach().abs().max()).square().sum(1)
+
+
+def by_number(module, batch):
+    losses = module(batch["x"]).square().sum(1)
+    return losses / len(losses)
+
+
+@pytest.mark.parametrize("engine", ["bookkeeping", "two_pass"])
+@pytest.mark.parametrize("loss", [by_largest, by_number])
+def test_a_loss_that_sees_others_without_a_gradient_is_refused(engine, loss):
+    torch.manual_seed(0)
+    tested = make_engine(engine, nn.Linear(4, 2), loss, 1.0)
+    x = torch.randn(8, 4) * torch.arange(1, 9).unsqueeze(1)
+    with pytest.raises(UserError, match="other records"):
+        tested.add({"x": x}, torch.ones(8, dtype=torch.bool))
+
+
+def test_two_passes_over_draws_that_cannot_be_repeated_are_refused():
+    draws = np.random.default_rng(0)
+
+    def loss(module, batch):
+        return module(batch["x"] * (draws.random() < 0.5)).square().sum(1)
+
+    tested = make_engine("two_pass", nn.Linear(4, 2), loss, 1.0)
+
+    def often():
+        for _ in range(20):
+            tested.add({"x": torch.randn(2, 4)}, torch.ones(2, dtype=torch.bool))
+
+    with pytest.raises(UserError, match=r"random numbers|other records|does not follow"):
+        often()
+
+
+class Idle(nn.Module):
+    """Calls a layer that its output does not depend on."""
+
+    def __init__(self):
+        super().__init__()
+        self.used, self.idle = nn.Linear(4, 2), nn.Linear(4, 2)
+
+    def forward(self, x):
+        self.idle(x)
+        return self.used(x)
+
+
+class Query(nn.Module):
+    """A parameter that is called for, not with, a record."""
+
+    def __init__(self):
+        super().__init__()
+        self.value = nn.Parameter(torch.ones(4))
+
+    def forward(self):
+        return self.value
+
+
+@pytest.mark.parametrize("engine", ["bookkeeping", "two_pass"])
+def test_layers_without_a_gradient_add_nothing_and_without_an_input_are_refused(engine):
+    tested = make_engine(engine, Idle(), squares, 1.0)
+    tested.add({"x": torch.randn(3, 4)}, torch.ones(3, dtype=torch.bool))
+    assert tested.sums["used.weight"].any()
+    assert not tested.sums["idle.weight"].any()
+    asked = nn.ModuleDict({"query": Query(), "layer": nn.Linear(4, 2)})
+
+    def loss(module, batch):
+        return module["layer"](batch["x"] + module["query"]()).square().sum(1)
+
+    tested = make_engine(engine, asked, loss, 1.0)
+    with pytest.raises(UserError, match="'query' has parameters and is called without an input"):
+        tested.add({"x": torch.randn(3, 4)}, torch.ones(3, dtype=torch.bool))
+
+
 class Sometimes(nn.Module):
     """Uses a weight beside its module, for some records only."""
 
@@ -189,6 +264,81 @@ def test_the_last_bits_of_a_release_do_not_tell_its_sum(tmp_path, release):
 def test_a_stream_does_not_show_its_key():
     key = bytes(range(32))
     assert repr(key) not in repr(Stream(key))
+
+
+# Attempts ---------------------------------------------------------------------------------
+
+
+def attempt(ledger, kept, stop=None, **settings):
+    """A training in a notebook: the ledger stays open; it may be interrupted."""
+
+    def steps(steps, label):
+        for step in steps:
+            if step == stop:
+                raise KeyboardInterrupt
+            yield step
+
+    torch.manual_seed(0)
+    model = nn.Linear(3, 1)
+    trainer = Trainer(plan(steps=6), ledger=ledger, checkpoints=kept, progress=steps, **settings)
+    sealed = PrivateRecords(vectors(), name="toy", records=100)
+    trainer.fit(model, squares, sealed, torch.optim.SGD(model.parameters(), lr=0.1))
+    return model.weight.detach()
+
+
+def test_an_interrupted_training_goes_on_in_the_same_process(tmp_path):
+    ledger, kept = Ledger(tmp_path / "l.jsonl", plan().budget), Checkpoints(tmp_path / "kept", 2)
+    with pytest.raises(KeyboardInterrupt):
+        attempt(ledger, kept, stop=3)
+    attempt(ledger, kept)
+    assert ledger.counts == {plan().event: 6}
+    assert len(ledger.path.read_text().splitlines()) == 7
+
+
+def test_an_attempt_that_did_not_start_does_not_stand_in_the_way(tmp_path):
+    ledger, kept = Ledger(tmp_path / "l.jsonl", plan().budget), Checkpoints(tmp_path / "kept", 2)
+    with pytest.raises(UserError, match="bookeeping"):
+        attempt(ledger, kept, engine="bookeeping")
+    with pytest.raises(KeyboardInterrupt):
+        attempt(ledger, kept, stop=0, ema_decay=0.5)
+    attempt(ledger, kept)
+    assert ledger.counts == {plan().event: 6}
+
+
+def test_checkpoints_leave_the_files_of_others_alone(tmp_path):
+    others = [tmp_path / name for name in ("mine.pt", "mine.key", "mine.tmp")]
+    for path in others:
+        path.write_text("mine")
+    ledger, kept = Ledger(tmp_path / "l.jsonl", plan().budget), Checkpoints(tmp_path, 2)
+    attempt(ledger, kept)
+    kept.remove()
+    assert sorted(tmp_path.iterdir()) == sorted([*others, ledger.path])
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"ema_decay": 1.0}, "ema_decay"),
+        ({"micro_batch": 0}, "micro_batch"),
+        ({"micro_batch": "all"}, "micro_batch"),
+        ({"recompute": nn.Linear}, "recompute"),
+        ({"engine": "ghost"}, "ghost"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_anything_is_spent(settings, named):
+    with pytest.raises(UserError, match=named):
+        Trainer(plan(), **settings)
+
+
+def test_columns_may_be_arrays_and_others_are_named(tmp_path):
+    x = vectors()["x"].numpy()
+    ledger, model = Ledger(tmp_path / "l.jsonl", plan().budget), nn.Linear(3, 1)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = Trainer(plan(), ledger=ledger)
+    trainer.fit(model, squares, PrivateRecords({"x": x}, name="toy", records=100), sgd)
+    words = PrivateRecords({"x": x, "words": ["a"] * 100}, name="toy", records=100)
+    with pytest.raises(UserError, match="column 'words' is a list"):
+        trainer.fit(model, squares, words, sgd)
 
 
 # Files and counts ---------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def ledger(tmp_path):
 class Free:
     """Charges nothing: for properties over many releases, where fsync would take the time."""
 
-    def charge(self, event, what):
+    def charge(self, event, what, noise=None):
         pass
 
 
@@ -135,13 +135,22 @@ def test_noise_has_the_deviation_that_is_accounted_for(sigma_and_clip, q, ledger
         assert noise.std().item() == pytest.approx(sigma * clip, rel=4 / (2 * size) ** 0.5)
 
 
-def test_noise_is_fresh_unless_a_seed_is_given(ledger):
-    fixed = {"size": 4, "clip": 1.0, "noise_multiplier": 1.0, "ledger": ledger}
+def test_noise_is_fresh_unless_a_seed_is_given():
+    fixed = {"size": 4, "clip": 1.0, "noise_multiplier": 1.0, "ledger": Free()}
     private = sealed(torch.zeros(3, 4))
     assert not torch.equal(total(private, x, **fixed), total(private, x, **fixed))
     seeded = [total(private, x, **fixed, noise_seed=5) for _ in range(2)]
     assert torch.equal(*seeded)
     assert not torch.equal(seeded[0], total(private, x, **fixed, noise_seed=5, what="another"))
+
+
+def test_the_same_noise_is_refused_on_the_same_ledger(ledger):
+    """Of two releases with one noise, the difference has none."""
+    fixed = {"size": 4, "clip": 1.0, "noise_multiplier": 1.0, "ledger": ledger, "noise_seed": 5}
+    total(sealed(torch.zeros(3, 4)), x, **fixed)
+    with pytest.raises(UserError, match="noise that another one has used"):
+        total(sealed(torch.ones(3, 4)), x, **fixed)
+    total(sealed(torch.ones(3, 4)), x, **fixed, what="another")
 
 
 def test_every_record_joins_a_sample_with_probability_q(ledger):

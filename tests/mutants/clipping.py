@@ -34,8 +34,8 @@ MUTANTS = [
         trap=3,
         what="gradients of the mean of losses",
         file=BOOKKEEPING,
-        old="torch.autograd.grad(losses.sum(), carriers)",
-        new="torch.autograd.grad(losses.mean(), carriers)",
+        old="gradients_at(carriers, losses)",
+        new="gradients_at(carriers, losses / len(losses))",
         tests=(BY_HAND,),
     ),
     Mutant(
@@ -175,9 +175,9 @@ MUTANTS = [
         trap=19,
         what="a clipped gradient for each view",
         file=TRAINER,
-        old="                self._engine.add(batch, micro.mask.to(self._computing.device))\n",
+        old="                self._engine.add(batch, micro.mask.to(device))\n",
         new="                for _ in range(self._computing.views):\n"
-        "                    self._engine.add(batch, micro.mask.to(self._computing.device))\n",
+        "                    self._engine.add(batch, micro.mask.to(device))\n",
         tests=(
             "tests/dp/test_computing.py::test_a_released_sum_with_views_is_bounded_by_the_clip",
             "tests/dp/test_traps.py::test_views_of_a_record_are_averaged_before_they_are_clipped",
@@ -230,8 +230,8 @@ MUTANTS = [
         trap=27,
         what="losses times 65536, as for half precision",
         file=BOOKKEEPING,
-        old="torch.autograd.grad(losses.sum(), carriers)",
-        new="torch.autograd.grad(65536 * losses.sum(), carriers)",
+        old="gradients_at(carriers, losses)",
+        new="gradients_at(carriers, 65536 * losses)",
         tests=(BY_HAND,),
     ),
     Mutant(

@@ -44,8 +44,8 @@ MUTANTS = [
         trap=4,
         what="noise after every micro-batch",
         file=TRAINER,
-        old="self._engine.add(batch, micro.mask.to(self._computing.device))",
-        new="self._engine.add(batch, micro.mask.to(self._computing.device))\n"
+        old="self._engine.add(batch, micro.mask.to(device))",
+        new="self._engine.add(batch, micro.mask.to(device))\n"
         "                self.noise.add_to(self._engine.sums, step)",
         tests=(f"{TRAPS}test_noise_is_added_once_whatever_the_number_of_micro_batches[1]",),
     ),
@@ -87,8 +87,9 @@ MUTANTS = [
         trap=6,
         what="an empty batch is not charged",
         file=TRAINER,
-        old="            if private and self.ledger is not None:",
-        new="            if private and any(t.any() for t in training._engine.sums.values()):",
+        old="            if private and self.ledger is not None:\n                tag",
+        new="            if private and any(t.any() for t in training._engine.sums.values()):\n"
+        "                tag",
         tests=(EMPTY,),
     ),
     Mutant(
@@ -190,16 +191,16 @@ MUTANTS = [
         trap=20,
         what="noise is divided by the root of the number of ranks",
         file=TRAINER,
-        old='GaussianNoise(std, streams["noise"])',
-        new='GaussianNoise(std / world.size**0.5, streams["noise"])',
+        old='GaussianNoise(self._std, streams["noise"])',
+        new='GaussianNoise(self._std / self._world.size**0.5, streams["noise"])',
         tests=(f"{RANKS}test_the_noise_is_there_once_whatever_the_number_of_ranks",),
     ),
     Mutant(
         trap=20,
         what="ranks are averaged, as for ordinary gradients",
         file=DISTRIBUTED,
-        old="torch.distributed.all_reduce(total)",
-        new="torch.distributed.all_reduce(total.div_(self.size))",
+        old="torch.distributed.reduce(total, 0)",
+        new="torch.distributed.reduce(total.div_(self.size), 0)",
         tests=(f"{RANKS}test_the_sum_is_that_of_one_rank_and_all_ranks_agree",),
     ),
     Mutant(

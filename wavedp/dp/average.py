@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from wavedp.dp.clipping.gradients import full
+
 
 class Average:
     """Averages weights over steps, corrected for its start as in Adam.
@@ -20,13 +22,14 @@ class Average:
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
         self._parameters, self._decay, self._weight = parameters, decay, 0.0
-        self._sums = {name: torch.zeros_like(p) for name, p in parameters.items()} if decay else {}
+        averaged = parameters if decay else {}
+        self._sums = {name: full(torch.zeros_like(p)) for name, p in averaged.items()}
 
     def update(self) -> None:
         """Take in the weights of a step."""
         self._weight = self._decay * self._weight + (1 - self._decay)
         for name, total in self._sums.items():
-            total.lerp_(self._parameters[name].detach(), 1 - self._decay)
+            total.lerp_(full(self._parameters[name].detach()), 1 - self._decay)
 
     def write_back(self) -> None:
         """Make the average the weights."""

@@ -26,7 +26,6 @@ import torch
 
 from wavedp.dp.errors import UserError
 from wavedp.dp.randomness import Stream
-from wavedp.dp.store import private_folder
 
 _MARK = b"WaveDP checkpoint 1 "
 
@@ -51,7 +50,7 @@ class Checkpoints:
     """The checkpoints of one run's trainings, one file each.
 
     Args:
-        folder: made for its owner's eyes only.
+        folder: made if missing; files whose names begin with ``wavedp-`` are ours there.
         every: logical steps between checkpoints; the last one is always taken.
     """
 
@@ -63,7 +62,7 @@ class Checkpoints:
     @property
     def started(self) -> bool:
         """Whether there is something to go on from."""
-        return any(self.folder.glob("*.pt"))
+        return any(self.folder.glob("wavedp-*.pt"))
 
     def keep_streams(self, training: str, streams: Mapping[str, Stream]) -> None:
         """Put a training's keys on disk, before anything is drawn with them."""
@@ -111,29 +110,30 @@ class Checkpoints:
 
     def _sweep(self) -> None:
         """Delete what was being written when a run was killed: it may hold keys."""
-        for path in self.folder.glob("*.tmp"):
+        for path in self.folder.glob("wavedp-*.tmp"):
             path.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Delete everything, once the run's result is kept elsewhere."""
         self._sweep()
-        for path in [*self.folder.glob("*.pt"), *self.folder.glob("*.key")]:
+        for path in [*self.folder.glob("wavedp-*.pt"), *self.folder.glob("wavedp-*.key")]:
             path.unlink(missing_ok=True)
 
     def _path(self, training: str, kind: str) -> Path:
-        return self.folder / f"{re.sub(r'[^a-z0-9]+', '-', training.lower())}.{kind}"
+        return self.folder / f"wavedp-{re.sub(r'[^a-z0-9]+', '-', training.lower())}.{kind}"
 
     def _write(self, path: Path, content: bytes) -> None:
         partial = None
         try:
-            folder = private_folder(self.folder)
-            handle, partial = tempfile.mkstemp(dir=folder, suffix=".tmp")  # for its owner only
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # Made for its owner only.
+            handle, partial = tempfile.mkstemp(dir=self.folder, prefix="wavedp-", suffix=".tmp")
             with os.fdopen(handle, "wb") as file:
                 file.write(_MARK + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
-            _sync(folder)
+            _sync(self.folder)
         except OSError as error:
             if partial is not None:
                 Path(partial).unlink(missing_ok=True)

@@ -42,6 +42,14 @@ class Computing:
             raise UserError(f"amp={self.amp!r} is not known; use bf16 or None.")
         if self.views < 1:
             raise UserError(f"{self.views} views of a record are not possible; use 1 or more.")
+        if not isinstance(self.recompute, Sequence):
+            raise UserError("recompute takes a sequence of types of modules, such as (Block,).")
+
+    @property
+    def identity(self) -> str:
+        """What changes results a little, for a checkpoint to compare; any GPU will do."""
+        names = [module.__name__ for module in self.recompute]
+        return f"{self.device.type} amp={self.amp} compile={self.compile} {self.views} {names}"
 
     @property
     def passes(self) -> Passes:
@@ -84,6 +92,20 @@ class Computing:
         finally:
             for module in wrapped:
                 del module.forward
+
+
+@contextmanager
+def exact_products(device: torch.device) -> Iterator[None]:
+    """Keep a GPU from rounding float32 operands to TF32: norms and sums would differ by it."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def _again(forward: Callable[..., Any]) -> Callable[..., Any]:

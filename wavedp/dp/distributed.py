@@ -1,20 +1,20 @@
 """Data parallel training: what the ranks of a ``torchrun`` share.
 
-Every rank draws the same logical batch, from the same stream, and takes its part of it. The first
-rank adds the noise to its own sums before they are added up: so the total has it once, whatever
-the number of ranks, and a rank without records takes part like any other.
+Every rank draws the same logical batch, from the same stream, and takes its part of it. The sums
+of all ranks are added up at the first one, which adds the noise, once, and gives the result to all.
+A rank without records takes part like any other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed
-from torch import Tensor, nn
+from torch import Tensor
 
 Value = TypeVar("Value")
 
@@ -43,16 +43,16 @@ class World:
         return rows[self.rank :: self.size]
 
     def add_up(self, sums: Mapping[str, Tensor]) -> None:
-        """Make every rank's tensors the sum over ranks, in place; all ranks get the same bits."""
+        """Make the first rank's tensors the sum over ranks, in place."""
         if self.size > 1:
             for total in sums.values():
-                torch.distributed.all_reduce(total)
+                torch.distributed.reduce(total, 0)
 
-    def spread(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Make every rank's parameters the first rank's, in place."""
+    def spread(self, tensors: Iterable[Tensor]) -> None:
+        """Make every rank's tensors the first rank's, in place."""
         if self.size > 1:
-            for parameter in parameters.values():
-                torch.distributed.broadcast(parameter.data, 0)
+            for tensor in tensors:
+                torch.distributed.broadcast(tensor.data, 0)
 
     def all(self, value: Value) -> list[Value]:
         """The values of all ranks, on every rank."""

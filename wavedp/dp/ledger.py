@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from wavedp.dp.accounting import Budget, Event, Spent, epsilon_of
+from wavedp.dp.distributed import World
 from wavedp.dp.errors import UserError
 
 FORMAT = 1
@@ -29,16 +30,18 @@ class Ledger:
         path: the file; created with its folder if missing, continued if it exists.
         budget: the target. Continuing a file that was opened with another one is refused.
         writes: False for the ranks of a distributed run that only follow what the first one
-            writes: they count and refuse the same queries and never touch the file.
+            writes: they count and refuse the same queries and never touch the file. By default
+            the first rank writes.
     """
 
-    def __init__(self, path: str | Path, budget: Budget, *, writes: bool = True) -> None:
+    def __init__(self, path: str | Path, budget: Budget, *, writes: bool | None = None) -> None:
+        writes = World.current().leads if writes is None else writes
         self.path = Path(path)
         self.budget = budget
         self.counts: Counter[Event] = Counter()
         self._affordable: Counter[Event] = Counter()
         self._earlier: Counter[tuple[str, Event, str]] = Counter()
-        self._here: set[str] = set()
+        self._here: dict[str, tuple[str, Event, str]] = {}
         self._file: BinaryIO | None = None
         header = {"ledger": FORMAT, **_budget_as_json(budget)}
         if writes:
@@ -47,7 +50,7 @@ class Ledger:
             self._lock()
         if self.path.exists() and self.path.stat().st_size:
             self._load(header, writes)
-        elif writes:
+        if writes and not self.path.stat().st_size:
             self._write(header)
 
     def _lock(self) -> None:
@@ -58,7 +61,7 @@ class Ledger:
             self.close()
             raise UserError(
                 f"The ledger {self.path} is in use by another run, which spends the same budget; "
-                "wait for it, or choose another results folder."
+                "wait for it, close() it if it is your own, or choose another results folder."
             ) from error
 
     def _load(self, header: dict[str, Any], writes: bool) -> None:
@@ -69,7 +72,7 @@ class Ledger:
             os.truncate(self.path, len(whole))
         try:
             lines = [json.loads(line) for line in whole.splitlines()]
-            if lines and lines[0] != header:
+            if lines and lines[0] != header:  # without any line the header itself was cut off
                 raise UserError(
                     f"The ledger {self.path} was opened for another budget; "
                     "choose another results folder or remove that run."
@@ -132,14 +135,16 @@ class Ledger:
                 release, and cost nothing again.
 
         Raises:
-            UserError: the query would pass the target, or the disk does not take it; nothing was
-                written.
-            ValueError: the same noise was used before in this process, on something else.
+            UserError: the query would pass the target, the same noise was used before in this
+                process, or the disk does not take it; nothing was written.
         """
         if noise is not None:
             if noise in self._here:
-                raise ValueError("the same noise must not be used for two queries")
-            self._here.add(noise)
+                raise UserError(
+                    f"The query {what!r} would use noise that another one has used, and their "
+                    "difference would have none; give it another name or noise_seed."
+                )
+            self._here[noise] = what, event, noise
             if replay and self.paid(event, what, noise):
                 self._earlier[what, event, noise] -= 1
                 return
@@ -150,6 +155,11 @@ class Ledger:
         line = {"query": what, **event.as_dict()}
         self._write(line if noise is None else {**line, "noise": noise})
         self.counts = wanted
+
+    def interrupted(self) -> None:
+        """What was charged with named noise may be replayed: the run that did it has ended."""
+        self._earlier.update(self._here.values())
+        self._here.clear()
 
     def spent(self) -> Spent:
         """Epsilon of everything written so far, on the fine grid."""

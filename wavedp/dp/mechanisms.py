@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from wavedp.dp.accounting import Event
+from wavedp.dp.distributed import World
 from wavedp.dp.errors import UserError
 from wavedp.dp.ledger import Ledger
 from wavedp.dp.noise import GaussianNoise
@@ -196,19 +197,42 @@ class _Query:
         noise_seed: int | None,
         sampling_seed: int | None,
     ) -> Tensor:
-        """The sum of bounded contributions of the sampled records, charged and noised."""
+        """The sum of bounded contributions of the sampled records, charged and noised.
+
+        Under ``torchrun`` the first rank makes the release and gives it to the others: one query,
+        one result.
+        """
         if not isinstance(private, PrivateRecords):
             raise UserError(f"{self.what}: it needs PrivateRecords; sum public records directly.")
-        columns = open_columns(private)
+        world, noise = World.current(), Stream.fresh(noise_seed, f"{self.what}, noise")
+        released: Tensor | None = None
+        refused: str | None = None
+        if world.leads:
+            try:
+                total = self._sum(open_columns(private), contribution, sampling_seed)
+                ledger.charge(self.event, self.what, noise.tag(0))
+                std = self.event.noise_multiplier * self.clip
+                GaussianNoise(std, noise).add_to({"sum": total}, step=0)
+                released = total.cpu()
+            except UserError as error:
+                refused = str(error)
+        released, refused = world.agreed((released, refused))
+        if released is None:
+            raise UserError(refused)
+        if not world.leads:
+            ledger.charge(self.event, self.what)
+        return released.to(self.device)
+
+    def _sum(
+        self, columns: Columns, contribution: Callable[[Columns, int], Tensor], seed: int | None
+    ) -> Tensor:
         total = torch.zeros(self.size, dtype=torch.float64, device=self.device)
-        index = self._sample(len(next(iter(columns.values()))), sampling_seed)
+        index = self._sample(len(next(iter(columns.values()))), seed)
         with torch.no_grad():
             for start in range(0, len(index), self.chunk):
                 part = index[start : start + self.chunk]
                 rows = {name: self._take(values, part) for name, values in columns.items()}
                 total += contribution(rows, len(part)).to(self.device)
-        ledger.charge(self.event, self.what)
-        self._add_noise(total, noise_seed)
         return total
 
     def _sample(self, records: int, seed: int | None) -> np.ndarray:
@@ -225,12 +249,6 @@ class _Query:
         if isinstance(values, np.ndarray):
             return values[index]
         return [values[row] for row in index.tolist()]
-
-    def _add_noise(self, total: Tensor, seed: int | None) -> None:
-        std = self.event.noise_multiplier * self.clip
-        # A stream of the query's own name: not the one that a trainer draws from the same seed.
-        stream = Stream.fresh(seed, f"{self.what}, noise")
-        GaussianNoise(std, stream).add_to({"sum": total}, step=0)
 
 
 def _clipped_sum(vectors: Tensor, clip: float) -> Tensor:

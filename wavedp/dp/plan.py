@@ -89,7 +89,7 @@ class DPPlan:
         if not 0 < epsilon < math.inf:
             raise UserError(
                 f"epsilon must be positive and finite for a private run, got {epsilon:g}; "
-                "use privacy=non_private for epsilon = infinity."
+                "use a NonPrivatePlan for epsilon = infinity."
             )
         if self.records < 1 or delta >= 1 / self.records:
             raise UserError(
@@ -99,7 +99,7 @@ class DPPlan:
         if not 1 <= self.expected_batch <= self.records:
             raise UserError(
                 f"expected batch {self.expected_batch} must lie between 1 and N={self.records}; "
-                "set method.finetuning.expected_batch accordingly."
+                "set expected_batch accordingly."
             )
         if self.steps < 1 or not self.clip > 0:
             raise UserError(

@@ -66,10 +66,11 @@ class Resumable:
         """
         kept = self.checkpoints
         if kept is None:
-            self.world.spread(self.parameters)
             return 0, self.world.agreed(fresh(self.name))
         state = kept.load(self.name)
         streams = None
+        if state is not None and state["step"] == 0 and self._differing(state["identity"]):
+            state = None  # of another attempt; what it has charged, if anything, stays charged
         if state is not None:
             self._check(state["identity"])
             self._load(state)
@@ -87,7 +88,6 @@ class Resumable:
                 f"The ranks of {self.name!r} found checkpoints of steps {sorted(set(found))}; put "
                 "the checkpoints where every rank can read them."
             )
-        self.world.spread(self.parameters)
         return step, self.world.agreed(streams)
 
     def advance(self, step: int, last: bool) -> None:
@@ -124,9 +124,11 @@ class Resumable:
         self.optimizer.load_state_dict(state["optimizer"])
         self.average.load_state_dict(state["average"])
 
+    def _differing(self, identity: Mapping[str, Any]) -> list[str]:
+        return [key for key, value in self.identity.items() if identity.get(key) != value]
+
     def _check(self, identity: Mapping[str, Any]) -> None:
-        differing = [key for key, value in self.identity.items() if identity.get(key) != value]
-        if differing:
+        if differing := self._differing(identity):
             assert self.checkpoints is not None
             raise UserError(
                 f"The checkpoint of {self.name!r} in {self.checkpoints.folder} has another "

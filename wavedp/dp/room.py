@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 from collections.abc import Mapping
@@ -19,19 +20,19 @@ SHARE = 0.6
 def largest_micro_batch(
     engine: Engine, columns: Mapping[str, Any], device: torch.device, expected_batch: int
 ) -> int:
-    """The largest power of two that fits, no larger than a logical batch needs.
+    """The largest that fits, and no larger than splits a logical batch evenly.
 
     Only shapes and types of the columns are looked at: records of zeros stand in for them.
 
     Args:
         engine: one that is not used afterwards; its sums are left as they are.
         columns: name to tensor, one row per record.
-        expected_batch: E[batch]; twice as much is hardly ever drawn.
+        expected_batch: E[batch]; more than four standard deviations above is hardly ever drawn.
     """
-    most = 1 << (2 * expected_batch - 1).bit_length()
-    if device.type == "cuda":
-        return _by_trying(engine, columns, device, most)
-    return _by_growth(engine, columns, device, most)
+    drawn = expected_batch + math.ceil(4 * math.sqrt(expected_batch))
+    find = _by_trying if device.type == "cuda" else _by_growth
+    fits = min(find(engine, columns, device, drawn), drawn)
+    return -(-drawn // -(-drawn // fits))
 
 
 def _by_trying(engine: Engine, columns: Mapping[str, Any], device: torch.device, most: int) -> int:

@@ -11,16 +11,18 @@ import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from wavedp.dp.accounting import Spent
 from wavedp.dp.average import Average
 from wavedp.dp.checkpoint import Checkpoints, code_version
-from wavedp.dp.clipping import Batch, PerExampleLoss, make_engine, trainable
-from wavedp.dp.computing import Computing
+from wavedp.dp.clipping import Batch, PerExampleLoss, check_engine, make_engine, trainable
+from wavedp.dp.computing import Computing, exact_products
 from wavedp.dp.distributed import World
 from wavedp.dp.errors import UserError
 from wavedp.dp.ledger import Ledger
@@ -94,10 +96,15 @@ class Trainer:
         self.peak_memory_mb = 0.0
         self.checkpoints = checkpoints
         self.progress = progress
+        check_engine(engine)
+        if not 0 <= ema_decay < 1:
+            raise UserError(f"ema_decay={ema_decay} must lie in [0, 1); 0 takes the last weights.")
+        if micro_batch != "auto" and not (isinstance(micro_batch, int) and micro_batch > 0):
+            raise UserError(f"micro_batch={micro_batch!r} must be a positive number, or auto.")
         self._engine, self._ema_decay = engine, ema_decay
         self._micro_batch, self._pad = micro_batch, pad or compile
         self._seeds = {"noise": noise_seed, "sampling": sampling_seed}
-        self._trainings = 0
+        self._trainings, self._public_seed = 0, 0
 
     def fit(
         self,
@@ -111,8 +118,10 @@ class Trainer:
         """Run all steps of the plan; the model is released as it is after the last one.
 
         Args:
-            model: its trainable parameters are what the optimizer holds.
-            per_example_loss: ``(model, batch) -> [b]``, one loss per record.
+            model: on ``device``, in training or evaluation mode as it is; its trainable
+                parameters are what the optimizer holds.
+            per_example_loss: ``(model, batch) -> [b]``, one loss per record, not averaged
+                over the batch. Random numbers come from torch's default generator.
             records: sealed private records, or public columns of equal length. On a
                 device other than the CPU, batches are moved as they are used.
             optimizer: gets the released mean gradient in ``.grad``.
@@ -124,12 +133,35 @@ class Trainer:
                 ledger is missing or would pass its target, the model has a layer that
                 the engine cannot clip, or a checkpoint does not belong to this training.
         """
+        private = isinstance(records, PrivateRecords)
+        self._public_seed = 0 if private else int(torch.randint(2**62, ()))
+        devices = [self.device] if self.device.type == "cuda" else []
+        # The draws within are a step's own; what the caller draws afterwards must not show them.
+        with torch.random.fork_rng(devices=devices):
+            try:
+                self._fit(model, per_example_loss, records, optimizer, schedule, label)
+            except BaseException:
+                if private and self.ledger is not None:
+                    self.ledger.interrupted()
+                raise
+        self._trainings += 1
+
+    def _fit(
+        self,
+        model: nn.Module,
+        per_example_loss: PerExampleLoss,
+        records: PrivateRecords | Mapping[str, Tensor],
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule | None,
+        label: str,
+    ) -> None:
         columns = self._open(records, label)
         parameters = _check_optimizer(model, optimizer)
         world = World.current()
-        self._trainings += 1
+        world.spread([*model.parameters(), *model.buffers()])
+        training = _Training(self, model, per_example_loss, columns, world)
         resumable = Resumable(
-            name=f"{label} {self._trainings}",
+            name=f"{label} {self._trainings + 1}",
             checkpoints=self.checkpoints,
             world=world,
             identity=self._identity(model, per_example_loss, records, optimizer),
@@ -140,18 +172,16 @@ class Trainer:
         )
         private = isinstance(records, PrivateRecords)
         start, streams = resumable.restore(lambda name: self._fresh_streams(name, private))
-        training = _Training(self, model, per_example_loss, columns, streams, world)
+        training.draw_from(streams)
         if private:
             self._reserve(training, start, label, resumable.replays)
         rates = resumable.rates
-        model.train()
         began = time.perf_counter()
         for step in self.progress(range(start, self.plan.steps), label):
             if schedule is not None:
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * schedule(step / self.plan.steps)
-            with training.with_still_buffers() if private else nullcontext():
-                training.add(step)
+            training.add(step, private)
             if private and self.ledger is not None:
                 tag = training.noise.stream.tag(step)
                 self.ledger.charge(self.plan.event, label, tag, replay=resumable.replays)
@@ -165,7 +195,6 @@ class Trainer:
             torch.cuda.synchronize(self.device)
         self.train_seconds += time.perf_counter() - began
         self.peak_memory_mb = peak_bytes(self.device) / 2**20
-        model.eval()
 
     @property
     def examples(self) -> int:
@@ -207,7 +236,7 @@ class Trainer:
         if not isinstance(records, PrivateRecords):
             if self.plan.noise_multiplier:
                 raise UserError(f"{label}: a private plan needs PrivateRecords, not plain tensors.")
-            return records
+            return _tensors(records, label)
         if self.ledger is None:
             raise UserError(f"{label}: training on private records needs a ledger.")
         if self.ledger.budget.epsilon < self.plan.budget.epsilon:
@@ -217,13 +246,13 @@ class Trainer:
                 f"{label}: the plan is for N={self.plan.records} records and the data set "
                 f"{records.name} declares {records.records}; make the plan for the data set."
             )
-        return open_columns(records)
+        return _tensors(open_columns(records), label)
 
     def _fresh_streams(self, name: str, private: bool) -> dict[str, Stream]:
         streams = {use: Stream.fresh(seed, f"{use} {name}") for use, seed in self._seeds.items()}
         # Dropout, the choice of captions and the like. On private records they are as secret as
         # the batches: who knew the draws of each row would see them move if a record is missing.
-        seed = self._seeds["sampling"] if private else int(torch.randint(2**62, ()))
+        seed = self._seeds["sampling"] if private else self._public_seed
         return {**streams, "model": Stream.fresh(seed, f"model {name}")}
 
     def _identity(
@@ -240,9 +269,9 @@ class Trainer:
             "plan": repr(self.plan),
             "records": name,
             "parameters": repr(shapes),
-            "optimizer": type(optimizer).__name__,
+            "optimizer": f"{type(optimizer).__name__} {optimizer.defaults}",
             "engine": self._engine,
-            "computing": repr(self.computing),
+            "computing": self.computing.identity,
             "average": self._ema_decay,
             "code": code_version(type(model), loss if inspect.isfunction(loss) else type(loss)),
         }
@@ -264,44 +293,66 @@ class _Training:
         model: nn.Module,
         per_example_loss: PerExampleLoss,
         columns: Mapping[str, Any],
-        streams: Mapping[str, Stream],
         world: World,
     ) -> None:
         plan, computing = trainer.plan, trainer.computing
         self._plan, self._computing, self._world = plan, computing, world
         self._model, self._columns = model, columns
         loss = computing.loss(per_example_loss)
-        self._batches = plan.batches(len(next(iter(columns.values()))), streams["sampling"])
-        self._draws = streams["model"]
         self._buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-        std = trainer.gradient_noise(model) * plan.expected_batch
-        self.noise = GaussianNoise(std, streams["noise"])
+        self._std = trainer.gradient_noise(model) * plan.expected_batch
         self._size, self._pad = trainer._micro_batch, trainer._pad
         if self._size == "auto":
-            with computing.recomputing(model):
-                probed = make_engine(trainer._engine, model, loss, plan.clip, computing.passes)
+            with computing.recomputing(model), self._as_before():
+                passes = replace(computing.passes, compiled=False)
+                probed = make_engine(trainer._engine, model, loss, plan.clip, passes)
                 self._size = largest_micro_batch(
                     probed, columns, computing.device, plan.expected_batch
                 )
+        if computing.compile:
+            torch.compiler.reset()  # or it gives up after so many models in one process
         self._engine = make_engine(trainer._engine, model, loss, plan.clip, computing.passes)
 
-    def add(self, step: int) -> None:
-        """Add the clipped gradients of this rank's part of the step's logical batch."""
+    def draw_from(self, streams: Mapping[str, Stream]) -> None:
+        """Use these streams for batches, noise and the model's own draws."""
+        size = len(next(iter(self._columns.values())))
+        self._batches = self._plan.batches(size, streams["sampling"])
+        self._draws, self.noise = streams["model"], GaussianNoise(self._std, streams["noise"])
+
+    def add(self, step: int, private: bool) -> None:
+        """Add the clipped gradients of this rank's part of the step's logical batch.
+
+        Raises:
+            UserError: on this rank or another one, so that none waits for the others.
+        """
+        error: UserError | None = None
+        try:
+            with self._with_still_buffers() if private else nullcontext():
+                self._add(step)
+        except UserError as raised:
+            error = raised
+        others = self._world.all(None if error is None else str(error))
+        if error is not None:
+            raise error
+        if any(others):
+            raise UserError(next(text for text in others if text))
+
+    def _add(self, step: int) -> None:
         torch.manual_seed(self._draws.seed(step) + self._world.rank)
         rows = self._world.part(self._batches.at(step))
-        with self._computing.recomputing(self._model):
+        device = self._computing.device
+        with self._computing.recomputing(self._model), exact_products(device):
             for micro in micro_batches(rows, int(self._size), self._pad):
-                batch = {
-                    k: v[micro.index].to(self._computing.device) for k, v in self._columns.items()
-                }
-                self._engine.add(batch, micro.mask.to(self._computing.device))
+                batch = {k: v[micro.index].to(device) for k, v in self._columns.items()}
+                self._engine.add(batch, micro.mask.to(device))
 
     def release(self, step: int, parameters: Mapping[str, nn.Parameter]) -> None:
         """Turn the sums into released mean gradients. Only after the ledger was charged."""
         sums = self._engine.sums
+        self._world.add_up(sums)
         if self._world.leads:
             self.noise.add_to(sums, step)
-        self._world.add_up(sums)
+        self._world.spread(sums.values())
         for name, parameter in parameters.items():
             parameter.grad = sums[name].div_(self._plan.expected_batch).to(parameter.dtype)
 
@@ -311,7 +362,16 @@ class _Training:
             total.zero_()
 
     @contextmanager
-    def with_still_buffers(self) -> Iterator[None]:
+    def _as_before(self) -> Iterator[None]:
+        """Undo what happens to buffers meanwhile."""
+        try:
+            yield
+        finally:
+            for name, buffer in self._model.named_buffers():
+                buffer.data.copy_(self._buffers[name])
+
+    @contextmanager
+    def _with_still_buffers(self) -> Iterator[None]:
         """See to it that the model learns through its gradients alone.
 
         Raises:
@@ -334,6 +394,23 @@ class _Training:
                     "average, a codebook): nothing would bound what it keeps of them; put that "
                     "module in eval mode or freeze it."
                 )
+
+
+def _tensors(columns: Mapping[str, Any], label: str) -> dict[str, Tensor]:
+    """Columns as tensors; arrays share their memory.
+
+    Raises:
+        UserError: a column is neither.
+    """
+    found = {}
+    for name, values in columns.items():
+        if not isinstance(values, Tensor | np.ndarray):
+            raise UserError(
+                f"{label}: column {name!r} is a {type(values).__name__}, and only tensors and "
+                "arrays are trained on; map a function over the records that makes a tensor of it."
+            )
+        found[name] = torch.as_tensor(values)
+    return found
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -19,7 +19,7 @@ from wavedp.dp.clipping import (
     PerExampleLoss,
     zero_sums,
 )
-from wavedp.dp.clipping.calls import Watch, clipping_weights
+from wavedp.dp.clipping.calls import Watch, clipping_weights, gradients_at
 
 
 class BookkeepingEngine:
@@ -39,10 +39,10 @@ class BookkeepingEngine:
 
     def add(self, batch: Batch, mask: Tensor) -> None:
         if not self._checked:
-            self._checked = self._watch.probe({name: rows[:1] for name, rows in batch.items()})
+            self._checked = self._watch.probe(batch)
         with self._watch.watching(len(mask)) as carriers:
             losses = self._run(batch)
-            handed = torch.autograd.grad(losses.sum(), carriers)
+            handed = gradients_at(carriers, losses)
         for name, clipped in self._add(handed, mask).items():
             self.sums[name] += clipped.view_as(self.sums[name])
 

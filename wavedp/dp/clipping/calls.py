@@ -185,10 +185,14 @@ class Watch:
 
     # The probe ------------------------------------------------------------------------------
 
-    def probe(self, record: Batch) -> bool:
-        """List the calls on a batch of one record and compare gradients with autograd's.
+    def probe(self, batch: Batch) -> bool:
+        """List the calls for the first record and compare gradients with autograd's.
 
-        The record stands in the batch twice: the loss of the first must not see the second.
+        The record stands in the batch twice: the loss of the first must not see the second, nor
+        change if another stands in its place.
+
+        Args:
+            batch: at least one record; the first and the last are looked at.
 
         Returns:
             False if the record's gradients are not finite, so that nothing was shown.
@@ -196,7 +200,8 @@ class Watch:
         Raises:
             UserError: names the first parameter that differs, or the layer that does not fit.
         """
-        twice = {name: torch.cat([rows, rows]) for name, rows in record.items()}
+        twice = {name: torch.cat([rows[:1], rows[:1]]) for name, rows in batch.items()}
+        self._compare_losses(twice, batch)
         device = next(self.model.parameters()).device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             state = _random_state(device)
@@ -215,6 +220,35 @@ class Watch:
         for number, site in enumerate(self.sites):
             self._places[site.layer.name].append(number)
         return agree
+
+    @torch.no_grad()
+    def _compare_losses(self, twice: Batch, batch: Batch) -> None:
+        """The first record's loss in other company, under the same random draws.
+
+        Raises:
+            UserError: it depends on the company.
+        """
+        pair = {name: torch.cat([rows[:1], rows[-1:]]) for name, rows in batch.items()}
+        alone = {name: rows[:1] for name, rows in batch.items()}
+        with repeatable(self.model) as again:
+            found = []
+            for company in (twice, pair, alone):
+                again()
+                losses = self.loss(self.model, company)
+                check_losses(losses, len(next(iter(company.values()))))
+                found.append(losses.float())
+            # Other shapes draw other numbers: only a loss without any tells by its size.
+            again()
+            torch.rand((), device=found[0].device)
+            drawn = not torch.equal(self.loss(self.model, alone).float(), found[2])
+            again()
+        whole, *others = [losses.flatten()[0] for losses in (found[:2] if drawn else found)]
+        for other in others:
+            if bool(whole.isfinite() & ((whole - other).abs() > 0.02 * whole.abs() + 1e-6)):
+                raise UserError(
+                    "The loss of a record depends on other records of the batch, or on how many "
+                    "there are; use layers and a loss that treat every record on its own."
+                )
 
     def _by_autograd(self, twice: Batch) -> dict[str, Tensor | None]:
         losses = self.loss(self.model, twice)
@@ -426,6 +460,11 @@ def _per_record(
             "tensor; pass tensors by position, or use engine=per_example."
         )
     lengths = {len(x) if x.dim() else 0 for x in args}
+    if not lengths:
+        raise UserError(
+            f"Layer {layer.name!r} has parameters and is called without an input, so its gradient "
+            "cannot be told apart by record; use engine=per_example, or freeze it."
+        )
     if lengths == {1} and rows > 1:
         # One row for all records, such as position ids: give each record its own.
         args = tuple(x.expand(rows, *x.shape[1:]) for x in args)
@@ -471,6 +510,13 @@ def _find_layers(model: nn.Module) -> list[Layer]:
         if own:
             layers.append(Layer(name, module, rule_of(module), own))
     return layers
+
+
+def gradients_at(carriers: Sequence[Tensor], losses: Tensor) -> tuple[Tensor, ...]:
+    """What leaves the backward pass; zeros from a layer that the loss does not depend on."""
+    return torch.autograd.grad(
+        losses.sum(), list(carriers), allow_unused=True, materialize_grads=True
+    )
 
 
 def clipping_weights(squared: Tensor, mask: Tensor, clip: float) -> Weights:

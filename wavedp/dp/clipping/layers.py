@@ -228,13 +228,13 @@ def any_module(call: Call) -> dict[str, Gradients]:
         rows = vmap(one, randomness="error")(inputs, _views(call.slope, call.records))
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError as error:
+    except RuntimeError:
         # Its text is not passed on: it may quote a value of a private record.
         raise UserError(
             f"A {type(module).__name__} with parameters of its own cannot be run again record by "
             "record, for example because it draws random numbers: move the parameters into a "
             "module that does not, freeze them, or use engine=per_example."
-        ) from error
+        ) from None
     return {name: Held(full(value)) for name, value in rows.items()}
 
 

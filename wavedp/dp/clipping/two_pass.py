@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from wavedp.dp.clipping import Batch, Passes, PerExampleLoss, zero_sums
-from wavedp.dp.clipping.calls import Watch, clipping_weights, repeatable
+from wavedp.dp.clipping.calls import Watch, clipping_weights, gradients_at, repeatable
+from wavedp.dp.errors import UserError
 
 
 class TwoPassEngine:
@@ -31,10 +32,11 @@ class TwoPassEngine:
 
     def add(self, batch: Batch, mask: Tensor) -> None:
         if not self._checked:
-            self._checked = self._watch.probe({name: rows[:1] for name, rows in batch.items()})
+            self._checked = self._watch.probe(batch)
         with repeatable(self._model) as again:
             with self._watch.watching(len(mask)) as carriers:
-                handed = torch.autograd.grad(self._run(batch).sum(), carriers)
+                first = self._run(batch)
+                handed = gradients_at(carriers, first)
             kept, squared = self._gradients(handed)
             weights = clipping_weights(squared, mask, self._clip)
             with torch.no_grad():
@@ -42,10 +44,24 @@ class TwoPassEngine:
                     self.sums[name] += weights.sum(form).view_as(self.sums[name])
             again()
             with self._watch.watching(len(mask), weights) as carriers:
-                losses = self._run(batch)
-                found = torch.autograd.grad(losses.sum(), carriers) if carriers else ()
+                second = self._run(batch)
+                _check_same(first.detach(), second.detach())
+                found = gradients_at(carriers, second) if carriers else ()
         for name, total in zip(self._watch.summed, found, strict=True):
             self.sums[name] += total
+
+
+def _check_same(first: Tensor, second: Tensor) -> None:
+    """What is summed must be what was measured.
+
+    Raises:
+        UserError: the second pass computed other losses.
+    """
+    if not torch.allclose(first, second, rtol=1e-3, atol=1e-6, equal_nan=True):
+        raise UserError(
+            "The loss is not the same when it is computed again: it draws random numbers outside "
+            "torch's default generator; draw them there, or use engine=bookkeeping."
+        )
 
 
 def build(model: nn.Module, loss: PerExampleLoss, clip: float, passes: Passes) -> TwoPassEngine:
