@@ -10,7 +10,6 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,13 @@ from torch import Tensor
 
 import wavedp
 from benchmarks import hardware
-from benchmarks.config import Cell, load_choice, make, plain
+from benchmarks.config import Cell, make, plain
 from benchmarks.console import track, track_images
-from benchmarks.evaluation import Evaluation, make_evaluation
-from benchmarks.metrics import Metric
+from benchmarks.evaluation import Evaluation
 from benchmarks.provenance import code_revision
-from benchmarks.record import Cost, MetricValue, Privacy, Provenance, Query, Record
+from benchmarks.record import Cost, Evaluated, Privacy, Provenance, Query, Record
+from benchmarks.registry import overlap
+from benchmarks.scorer import Scorer
 from benchmarks.weights import digests, load_parts
 from wavedp.data.schema import Dataset
 from wavedp.dp.accounting import RELATION
@@ -40,54 +40,6 @@ from wavedp.protocol import ImageGenerator
 
 STRIP = 16
 """Samples kept as a picture, one per shared prompt."""
-
-
-@dataclass
-class Scorer:
-    """A data set's evaluation side, with its metrics prepared once for all cells."""
-
-    evaluation: Evaluation
-    metrics: dict[str, Metric]
-    real: dict[str, float] = field(default_factory=dict)
-    """What real held-out images score: the floor of a distance, the ceiling of an agreement."""
-
-    @classmethod
-    def make(cls, dataset: Dataset, names: list[str], samples: int) -> Scorer:
-        """Take reference statistics and score the held-out real images."""
-        evaluation = make_evaluation(dataset, samples)
-        scorer = cls(evaluation, {n: make(load_choice("metric", n)) for n in names})
-        held = evaluation.held_out
-        for name in track(list(scorer.metrics), f"{dataset.name}: reference statistics"):
-            scorer.metrics[name].prepare(evaluation.reference)
-        images = [torch.from_numpy(np.array(part.images)) for part in held.chunks(500)]
-        for name, value in scorer.score(images, evaluation.prompts[: len(held)]).items():
-            scorer.real[name] = value
-        return scorer
-
-    def score(self, batches: list[Tensor], captions: tuple[str, ...]) -> dict[str, float]:
-        """Every metric on batches of images drawn for ``captions``, in order."""
-        starts = np.cumsum([0, *map(len, batches)])
-        todo = [(metric, i) for metric in self.metrics.values() for i in range(len(batches))]
-        for metric, i in track(todo, "scoring"):
-            metric.update(batches[i], captions[starts[i] : starts[i + 1]])
-        return {name: metric.compute() for name, metric in self.metrics.items()}
-
-    def values(
-        self, batches: list[Tensor], captions: tuple[str, ...], conditioning: str
-    ) -> dict[str, MetricValue]:
-        """Scores as records keep them; caption agreement only for text-conditional methods."""
-        return {
-            name: MetricValue(
-                value=value,
-                direction=self.metrics[name].direction,
-                n_samples=sum(len(images) for images in batches),
-                n_reference=len(self.evaluation.reference),
-                floor=self.real[name],
-                protocol=self.metrics[name].protocol,
-            )
-            for name, value in self.score(batches, captions).items()
-            if conditioning == "text" or not self.metrics[name].needs_text
-        }
 
 
 def make_plan(cell: Cell) -> Plan | None:
@@ -169,6 +121,8 @@ def run_cell(cell: Cell, dataset: Dataset, scorer: Scorer, folder: Path) -> Reco
         status="ok",
         privacy=_privacy(cell, dataset, trainer, generator),
         metrics=metrics,
+        not_computed=scorer.missing,
+        evaluated=evaluated(scorer.evaluation),
         cost=Cost(
             train_seconds=trainer.train_seconds if trainer else None,
             train_examples_per_s=trainer.examples / trainer.train_seconds if trainer else None,
@@ -177,7 +131,7 @@ def run_cell(cell: Cell, dataset: Dataset, scorer: Scorer, folder: Path) -> Reco
             score_seconds=scored - sampled,
             peak_memory_mb=round(peak.megabytes, 1),
         ),
-        provenance=provenance(weights),
+        provenance=provenance(cell, weights),
         hardware=hardware.describe(device),
         config=public_config(cell),
         samples=str(picture),
@@ -209,7 +163,7 @@ def failed_record(cell: Cell, dataset: Dataset, error: Exception, folder: Path) 
         status="failed",
         reason=_reason(error),
         privacy=_privacy(cell, dataset, None).model_copy(update={"epsilon_spent": spent}),
-        provenance=provenance(weights),
+        provenance=provenance(cell, weights),
         hardware=hardware.describe(torch.device("cpu")),
         config=public_config(cell),
     )
@@ -349,7 +303,18 @@ def public_config(cell: Cell) -> dict[str, Any]:
     return config
 
 
-def provenance(weights: dict[str, str]) -> Provenance:
+def evaluated(evaluation: Evaluation) -> Evaluated:
+    """The protocol as a record keeps it."""
+    return Evaluated(
+        protocol=evaluation.protocol.name,
+        prompts=len(evaluation.prompts),
+        prompts_sha256=evaluation.prompts_sha256,
+        reference=evaluation.protocol.reference,
+        preparation=evaluation.protocol.preparation,
+    )
+
+
+def provenance(cell: Cell, weights: dict[str, str]) -> Provenance:
     """Versions, code revision and digests of public weights, now."""
     return Provenance(
         code_revision=code_revision(),
@@ -357,6 +322,7 @@ def provenance(weights: dict[str, str]) -> Provenance:
         torch_version=torch.__version__,
         python_version=platform.python_version(),
         weights=weights,
+        overlap=overlap(cell.config.method.weights, cell.config.dataset.name),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
 

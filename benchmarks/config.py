@@ -50,6 +50,9 @@ class Cell:
     def identity(self, weights: dict[str, str]) -> str:
         """File name of the record: readable, and different whenever anything that matters is."""
         parts = [(k, v) for k, v in plain(self.config).items() if k not in NOT_IDENTITY]
+        # Left out where it is the usual one: so it is for records from before there were others.
+        protocol = self.config.suite.get("protocol") or "quick"
+        parts += [("protocol", protocol)] if protocol != "quick" else []
         content = json.dumps(
             [parts, self.row, str(self.epsilon), self.seed, weights], sort_keys=True, default=str
         )
@@ -122,7 +125,8 @@ def choices(group: str) -> list[str]:
 
 def _unknown_choice(error: MissingConfigException, overrides: Sequence[str]) -> str:
     for override in overrides:
-        group, _, name = override.lstrip("+").partition("=")
+        place, _, name = override.lstrip("+").partition("=")
+        group = place.partition("@")[0]  # dataset@public: a data set, put at another place
         known = choices(group)
         if known and name not in known:
             near = difflib.get_close_matches(name, known, 1)

@@ -19,6 +19,9 @@ SCHEMA_VERSION = 1
 
 Row = Literal["pretrained", "private", "non_private", "oracle"]
 
+Direction = Literal["lower", "higher", "zero"]
+"""What is better; ``zero`` is nearer to zero."""
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
@@ -64,13 +67,37 @@ class MetricValue(_Part):
     """One score. ``floor`` is what real images score against the same reference."""
 
     value: float
-    direction: Literal["lower", "higher"]
+    direction: Direction
     n_samples: int
     n_reference: int | None = None
     floor: float | None = None
     protocol: str
     reads_private: bool = False
     """True for a metric that reads private records: an evaluation, never a release."""
+    reads: Literal["nothing", "evaluation", "private"] | None = None
+    """Which real images it reads, none of them covered by epsilon; None in older records."""
+    standard_error: float | None = None
+    """Of the value over draws of the samples, by bootstrap."""
+    weights: dict[str, str] = Field(default_factory=dict)
+    """The metric's own public weights, by name in the registry, as SHA-256."""
+
+
+class NotComputed(_Part):
+    """A score that could not be computed, and why; no other number takes its place."""
+
+    reason: str
+    direction: Direction
+
+
+class Evaluated(_Part):
+    """Under which protocol the metrics were taken."""
+
+    protocol: str
+    prompts: int
+    prompts_sha256: str
+    """Of the prompts in order, each followed by a newline, in UTF-8."""
+    reference: Literal["rest", "all"]
+    preparation: str
 
 
 class Cost(_Part):
@@ -93,6 +120,9 @@ class Provenance(_Part):
     python_version: str
     weights: dict[str, str]
     """Public weights by part, as SHA-256."""
+    overlap: Literal["none", "checked", "unknown"] | None = None
+    """Whether the data behind those weights share images with the private records; None in
+    older records."""
     created: str
     """UTC, ISO 8601."""
 
@@ -123,6 +153,8 @@ class Record(_Part):
     """Why it failed, in one sentence."""
     privacy: Privacy
     metrics: dict[str, MetricValue] = Field(default_factory=dict)
+    not_computed: dict[str, NotComputed] = Field(default_factory=dict)
+    evaluated: Evaluated | None = None
     cost: Cost = Field(default_factory=Cost)
     provenance: Provenance
     hardware: Hardware

@@ -10,13 +10,13 @@ import json
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from benchmarks import hardware
 from benchmarks.cell import (
     STRIP,
-    Scorer,
     checkpoints_of,
     failed_record,
     make_generator,
@@ -24,12 +24,15 @@ from benchmarks.cell import (
     run_cell,
     save_strip,
 )
-from benchmarks.config import Cell, cells, load_choice, make
+from benchmarks.config import Cell, cells, make
 from benchmarks.console import console, run_command, track
+from benchmarks.protocol import metrics_of, protocol_of
 from benchmarks.record import load, save
 from benchmarks.report import make_report
+from benchmarks.scorer import Scorer, check_metrics
 from benchmarks.weights import digests
 from wavedp.data.schema import Dataset
+from wavedp.dp.errors import UserError
 
 
 def main(overrides: list[str]) -> int:
@@ -62,14 +65,13 @@ def check(grid: list[Cell]) -> dict[str, Dataset]:
     datasets: dict[str, Dataset] = {}
     config = grid[0].config
     hardware.pick_device(config.hardware.device)
-    for name in config.suite.metrics:
-        load_choice("metric", name)
+    protocol = protocol_of(config.suite)
+    check_metrics(metrics_of(config.suite, protocol))
     for cell in grid:
+        protocol.check(cell.config.dataset)
         if cell.config.dataset.name not in datasets:
-            dataset: Dataset = make(cell.config.dataset)
-            images_mb = (
-                dataset.private_records * dataset.resolution**2 * 3 / 2**20 if dataset else 0
-            )
+            dataset = with_private_side(make(cell.config.dataset))
+            images_mb = dataset.private_records * dataset.resolution**2 * 3 / 2**20
             for place in (config.results_dir, config.cache_dir):
                 hardware.check_room(Path(place), 200 + 2 * images_mb, 1000 + 4 * images_mb)
             dataset.check(track)
@@ -80,6 +82,20 @@ def check(grid: list[Cell]) -> dict[str, Dataset]:
     for index in track(range(len(grid)), "checking budgets"):
         make_plan(grid[index])
     return datasets
+
+
+def with_private_side(dataset: Any) -> Dataset:
+    """The data set.
+
+    Raises:
+        UserError: it is a public corpus.
+    """
+    if not isinstance(dataset, Dataset):
+        raise UserError(
+            f"{dataset.name} is a public corpus without a private side: methods pretrain on it "
+            "(method.public), and a run needs a private data set."
+        )
+    return dataset
 
 
 def results_folder(cell: Cell, datasets: dict[str, Dataset]) -> Path:
@@ -100,7 +116,10 @@ def _run_dataset(grid: list[Cell], name: str, dataset: Dataset, folder: Path) ->
     if not todo:
         return 0
     suite = todo[0].config.suite
-    scorer = Scorer.make(dataset, list(suite.metrics), suite.samples)
+    protocol = protocol_of(suite)
+    device = hardware.pick_device(todo[0].config.hardware.device)
+    names = metrics_of(suite, protocol)
+    scorer = Scorer.make(dataset, names, suite.samples, protocol, device)
     _save_prompts(scorer, name, folder)
     failures = 0
     for number, cell in enumerate(todo, 1):
@@ -135,7 +154,7 @@ def _save_prompts(scorer: Scorer, name: str, folder: Path) -> None:
     prompts = list(scorer.evaluation.prompts[:STRIP])
     (samples / f"prompts-{name}.json").write_text(json.dumps(prompts, indent=1) + "\n")
     held = scorer.evaluation.held_out
-    rows = [i % len(held) for i in range(len(prompts))]
+    rows = scorer.evaluation.rows[: len(prompts)]
     images = torch.stack([torch.tensor(held.images[i]) for i in rows])
     save_strip(images, samples / f"real-{name}.png")
 

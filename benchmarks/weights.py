@@ -1,8 +1,11 @@
-"""Public checkpoints: one safetensors file per pretrained part, beside the record of its making."""
+"""Public checkpoints: one safetensors file per pretrained part, beside the record of its making.
+
+``python -m benchmarks.weights`` lists every entry of :mod:`benchmarks.registry`, these and the
+published ones, and fetches what is missing; ``list`` only lists, names fetch those alone.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,20 +15,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import wavedp.weights
+from benchmarks.digest import sha256
+from benchmarks.registry import OWN as FOLDER
 from wavedp.dp.errors import UserError
-
-FOLDER = Path(wavedp.weights.__file__).parent
 
 
 def path_of(name: str) -> Path:
     """Where the checkpoint called ``name`` lies; a name with a suffix is a path of its own."""
     return Path(name) if name.endswith(".safetensors") else FOLDER / f"{name}.safetensors"
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def digests(weights: Mapping[str, str]) -> dict[str, str]:
@@ -72,3 +69,19 @@ def save_part(part: nn.Module, name: str, made: Mapping[str, Any]) -> Path:
     record = {**made, "parameters": count, "sha256": sha256(path)}
     path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
     return path
+
+
+def main(arguments: list[str]) -> int:
+    """List the registry and fetch what is missing; returns 1 if something could not be had."""
+    from benchmarks.fetch import fetch_all, show
+
+    only_list = arguments == ["list"]
+    names = [] if only_list else arguments
+    show(names)
+    return 0 if only_list else fetch_all(names)
+
+
+if __name__ == "__main__":
+    from benchmarks.console import run_command
+
+    run_command(main)

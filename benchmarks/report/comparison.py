@@ -15,6 +15,7 @@ from benchmarks.report.facts import (
     REPRODUCIBLE,
     Metric,
     clean,
+    joined,
     label,
     metrics_of,
     number,
@@ -24,6 +25,8 @@ from benchmarks.report.facts import (
 from benchmarks.report.frame import aggregate, frame, select
 
 COST_TITLES = {"sample_images_per_s": "images/s", "train_seconds": "train s"}
+NORMAL = 1.959964
+"""The 97.5 % quantile of the normal distribution."""
 OVERSPENT = 1e-3
 """Relative slack on the target, for the search that calibrates the noise."""
 
@@ -50,6 +53,8 @@ class Line:
     failed: bool
     seeds: str
     """How many seeds succeeded, or how many of them failed."""
+    overlap: str = ""
+    """Whether public weights behind it saw private images; empty where it is not recorded."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,11 @@ class Comparison:
     floor: tuple[Cell, ...]
     """What real images score; empty if no metric has a floor."""
     failures: tuple[str, ...]
+
+    @property
+    def shows_overlap(self) -> bool:
+        """True if any line says whether pretraining saw private images."""
+        return any(line.overlap for line in self.lines)
 
 
 def compare(records: Sequence[Record], dataset: str) -> Comparison:
@@ -101,8 +111,9 @@ def best_cells(means: pd.DataFrame, metrics: Sequence[Metric]) -> set[tuple[Any,
         for metric in metrics:
             scores = group[metric.name].dropna()
             if len(scores) > 1:
-                top = scores.min() if metric.direction == "lower" else scores.max()
-                found |= {(index, metric.name) for index in scores.index[scores == top]}
+                costs = scores.map(metric.cost)
+                top = costs.index[costs == costs.min()]
+                found |= {(index, metric.name) for index in top}
     return found
 
 
@@ -115,9 +126,10 @@ def _line(
 ) -> Line:
     epsilon = None if math.isnan(row["epsilon_target"]) else float(row["epsilon_target"])
     failed = row["seeds"] == 0
-    cells = [_cell(row, metric.name, failed, (index, metric.name) in best) for metric in metrics]
+    mine = [record for record in records if _belongs(record, row, epsilon)]
+    cells = [_cell(row, metric.name, mine, (index, metric.name) in best) for metric in metrics]
     cells += [Cell(number(row[name], 3), row[name]) for name in COST_TITLES]
-    marks = f" {REPRODUCIBLE}" if _reproducible(records, row, epsilon) else ""
+    marks = f" {REPRODUCIBLE}" if any(r.privacy.reproducible_noise for r in mine) else ""
     marks += f" {INCOMPLETE}" if row["failed"] and not failed else ""
     return Line(
         method=label(row["method"]),
@@ -127,22 +139,36 @@ def _line(
         cells=tuple(cells),
         failed=bool(failed),
         seeds=_seeds(int(row["seeds"]), int(row["failed"])),
+        overlap=joined(sorted({r.provenance.overlap for r in mine if r.provenance.overlap})),
     )
 
 
-def _cell(row: Any, name: str, failed: bool, best: bool) -> Cell:
-    if failed:
+def _cell(row: Any, name: str, records: Sequence[Record], best: bool) -> Cell:
+    """A score; ± is over seeds, or over samples where a single seed has it."""
+    if row["seeds"] == 0:
         return Cell("failed")
     mean, half = row[name], row[f"{name}_half"]
-    return Cell(plus_minus(mean, half), mean, half, best)
+    if math.isnan(mean) and any(name in record.not_computed for record in records):
+        return Cell("not computed")
+    shown = half_over_samples(records, name) if math.isnan(half) else half
+    return Cell(plus_minus(mean, shown), mean, half, best)
 
 
-def _reproducible(records: Sequence[Record], row: Any, epsilon: float | None) -> bool:
-    return any(
-        record.privacy.reproducible_noise
-        for record in records
-        if (record.method, record.row, record.privacy.epsilon_target)
-        == (row["method"], row["row"], epsilon)
+def half_over_samples(records: Sequence[Record], name: str) -> float:
+    """Half-width of the 95 % interval over samples of the one record that has the score.
+
+    NaN where there is more than one, or its standard error is not recorded.
+    """
+    scores = [record.metrics[name] for record in records if name in record.metrics]
+    error = scores[0].standard_error if len(scores) == 1 else None
+    return math.nan if error is None else NORMAL * error
+
+
+def _belongs(record: Record, row: Any, epsilon: float | None) -> bool:
+    return (record.method, record.row, record.privacy.epsilon_target) == (
+        row["method"],
+        row["row"],
+        epsilon,
     )
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from benchmarks.record import Record
 from benchmarks.report.frame import metric_names
 
-ARROWS = {"lower": "↓", "higher": "↑"}
-READS_PRIVATE = "†"
+ARROWS = {"lower": "↓", "higher": "↑", "zero": "→0"}
+NOT_PRIVATE = "†"
 REPRODUCIBLE = "‡"
 INCOMPLETE = "*"
 
@@ -28,16 +28,23 @@ class Metric:
     n_reference: tuple[int, ...]
     protocols: tuple[str, ...]
     reads_private: bool
+    reads_evaluation: bool = False
+    reasons: tuple[str, ...] = ()
+    """Why it was not computed, in the cells where it was not."""
 
     @property
     def title(self) -> str:
-        """Name, arrow of direction, and the mark of a metric that reads private records."""
-        mark = f" {READS_PRIVATE}" if self.reads_private else ""
+        """Name, arrow of direction, and the mark of an evaluation that is not private."""
+        mark = f" {NOT_PRIVATE}" if self.reads_private or self.reads_evaluation else ""
         return f"{self.name} {ARROWS[self.direction]}{mark}"
 
     def better(self, one: float, other: float) -> bool:
         """True if ``one`` is the better score."""
-        return one < other if self.direction == "lower" else one > other
+        return self.cost(one) < self.cost(other)
+
+    def cost(self, score: float) -> float:
+        """A number that is lower for a better score."""
+        return {"lower": score, "higher": -score, "zero": abs(score)}[self.direction]
 
 
 def metrics_of(records: Sequence[Record]) -> list[Metric]:
@@ -47,15 +54,18 @@ def metrics_of(records: Sequence[Record]) -> list[Metric]:
 
 def _metric(name: str, records: Sequence[Record]) -> Metric:
     scores = [record.metrics[name] for record in records if name in record.metrics]
+    absent = [record.not_computed[name] for record in records if name in record.not_computed]
     floors = [score.floor for score in scores if score.floor is not None]
     return Metric(
         name=name,
-        direction=scores[0].direction,
+        direction=(scores[0] if scores else absent[0]).direction,
         floor=math.fsum(floors) / len(floors) if floors else None,
         n_samples=tuple(sorted({score.n_samples for score in scores})),
         n_reference=tuple(sorted({s.n_reference for s in scores if s.n_reference is not None})),
         protocols=tuple(sorted({score.protocol for score in scores})),
         reads_private=any(score.reads_private for score in scores),
+        reads_evaluation=any(score.reads == "evaluation" for score in scores),
+        reasons=tuple(sorted({clean(score.reason) for score in absent})),
     )
 
 

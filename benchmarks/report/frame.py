@@ -50,9 +50,9 @@ def sort_key(record: Record) -> tuple[Any, ...]:
 
 
 def metric_names(records: Iterable[Record]) -> list[str]:
-    """Every metric, in the order in which the sorted records first name them."""
+    """Every metric, computed or not, in the order in which the sorted records first name them."""
     ordered = sorted(records, key=sort_key)
-    return list(dict.fromkeys(name for record in ordered for name in record.metrics))
+    return list(dict.fromkeys(name for r in ordered for name in [*r.metrics, *r.not_computed]))
 
 
 def frame(records: Iterable[Record]) -> pd.DataFrame:

@@ -12,10 +12,11 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from benchmarks.record import Record
+from benchmarks.record import Evaluated, Record
 from benchmarks.report.comparison import Comparison, compare
 from benchmarks.report.facts import clean, datasets, epsilon_text, label, number, row_label
 from benchmarks.report.frame import select
+from benchmarks.report.intervals import intervals
 from benchmarks.report.notes import footer, headlines, overspent
 
 TEMPLATE = "report.html.j2"
@@ -49,6 +50,7 @@ def render(records: Sequence[Record], pictures: Mapping[str, Pictures]) -> str:
         headlines=headlines(ordered),
         sections=[_section(ordered, name, pictures[name]) for name in datasets(ordered)],
         footer=footer(ordered),
+        intervals=intervals(ordered),
         ledger=[_ledger(record) for record in ordered],
         provenance=_provenance(ordered),
     )
@@ -91,10 +93,18 @@ def _about(records: Sequence[Record]) -> str:
     sizes = sorted({record.resolution for record in records})
     versions = sorted({clean(record.dataset_version) for record in records})
     counts = sorted({record.privacy.records for record in records})
+    protocols = sorted({_protocol(r.evaluated) for r in records if r.evaluated})
     return (
         f"{', '.join(f'{size} × {size}' for size in sizes)} pixels, "
         f"{', '.join(f'{count:,}' for count in counts)} private records, "
-        f"version {', '.join(versions)}"
+        f"version {', '.join(versions)}{''.join(f'; {text}' for text in protocols)}"
+    )
+
+
+def _protocol(evaluated: Evaluated) -> str:
+    return (
+        f"protocol {clean(evaluated.protocol)}: {evaluated.prompts:,} prompts "
+        f"(SHA-256 {evaluated.prompts_sha256[:16]}…), images {clean(evaluated.preparation)}"
     )
 
 
@@ -132,6 +142,16 @@ def _epsilon(value: float | None) -> str:
     return "–" if value is None or math.isnan(value) else epsilon_text(value)
 
 
+def _weights(record: Record) -> dict[str, str]:
+    """The weights of the method, by part, and those of the metrics, by name."""
+    metrics = {
+        f"metric: {name}": digest
+        for score in record.metrics.values()
+        for name, digest in score.weights.items()
+    }
+    return {**record.provenance.weights, **metrics}
+
+
 def _provenance(records: Sequence[Record]) -> dict[str, Any]:
     """Code, versions, machines and weights, each with the number of cells it stands behind."""
     code = Counter(
@@ -147,7 +167,7 @@ def _provenance(records: Sequence[Record]) -> dict[str, Any]:
         (r.hardware.device, r.hardware.processor, r.hardware.threads, r.hardware.memory_gb)
         for r in records
     )
-    weights = Counter(item for r in records for item in r.provenance.weights.items())
+    weights = Counter(item for r in records for item in _weights(r).items())
     created = sorted(record.provenance.created for record in records)
     return {
         "code": sorted(code.items()),

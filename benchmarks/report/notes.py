@@ -9,7 +9,7 @@ from benchmarks.record import Record
 from benchmarks.report.comparison import OVERSPENT, Comparison, Line, compare
 from benchmarks.report.facts import (
     INCOMPLETE,
-    READS_PRIVATE,
+    NOT_PRIVATE,
     REPRODUCIBLE,
     clean,
     datasets,
@@ -26,6 +26,7 @@ def footer(records: Sequence[Record]) -> list[str]:
     """The sentences that a reader needs to read the table rightly, made from the records."""
     sentences = [_epsilon(records), _rows(records), *_yardstick(records), *_floors(records)]
     sentences += [*_intervals(records), *_flags(records)]
+    sentences += [*_overlaps(records), *_not_computed(records)]
     return sentences
 
 
@@ -95,23 +96,25 @@ def _floors(records: Sequence[Record]) -> list[str]:
 
 def _intervals(records: Sequence[Record]) -> list[str]:
     seeds = sorted({record.seed for record in records})
-    if len(seeds) < 2:
+    errors = [score.standard_error for r in records for score in r.metrics.values()]
+    over_samples = any(error is not None for error in errors)
+    if len(seeds) < 2 and not over_samples:
         return ["One seed: there are no intervals, and small differences mean nothing."]
+    if len(seeds) < 2:
+        return [
+            "One seed: ± is the half-width of a 95% interval over samples (bootstrap) and says "
+            "nothing of other seeds, which differ by more."
+        ]
+    single = " (there ± is over samples, by bootstrap)" if over_samples else ""
     return [
         f"± is the half-width of a 95% t-interval over seeds ({joined(seeds)}); where it is "
-        "missing, only one seed succeeded."
+        f"missing, only one seed succeeded{single}."
     ]
 
 
 def _flags(records: Sequence[Record]) -> list[str]:
     flags = []
-    reading = [m.name for m in metrics_of(select(records)) if m.reads_private]
-    if reading:
-        verb = "reads" if len(reading) == 1 else "read"
-        flags.append(
-            f"{READS_PRIVATE} {joined(reading)} {verb} private records: an evaluation, "
-            "never a release."
-        )
+    flags += _not_private(records)
     if any(record.privacy.reproducible_noise for record in records):
         flags.append(f"{REPRODUCIBLE} reproducible noise, not a release.")
     if _incomplete(records):
@@ -120,6 +123,38 @@ def _flags(records: Sequence[Record]) -> list[str]:
     if over:
         flags.append(f"Spent more than the target, so never bold: {joined(map(clean, over))}.")
     return flags
+
+
+def _not_private(records: Sequence[Record]) -> list[str]:
+    """What the metrics read that no epsilon covers."""
+    metrics = metrics_of(select(records))
+    private = [m.name for m in metrics if m.reads_private]
+    evaluation = [m.name for m in metrics if m.reads_evaluation and not m.reads_private]
+    sides = [(private, "private records"), (evaluation, "the evaluation split")]
+    return [
+        f"{NOT_PRIVATE} {joined(names)} {'reads' if len(names) == 1 else 'read'} {what}: "
+        "evaluation, not private; covered by no ε and never a release."
+        for names, what in sides
+        if names
+    ]
+
+
+def _not_computed(records: Sequence[Record]) -> list[str]:
+    return [
+        f"{metric.name} not computed: {reason}."
+        for metric in metrics_of(select(records))
+        for reason in metric.reasons
+    ]
+
+
+def _overlaps(records: Sequence[Record]) -> list[str]:
+    if not any(record.provenance.overlap for record in records):
+        return []
+    return [
+        "overlap: whether the data behind a method's public weights share images with the "
+        "private records, for then ε does not cover them. none: impossible by their making; "
+        "checked: compared; unknown: nobody looked."
+    ]
 
 
 def _incomplete(records: Sequence[Record]) -> bool:

@@ -99,7 +99,8 @@ def _draw_metric(ax: Axes, metric: Metric, means: pd.DataFrame, colours: dict[st
     names = ["pretrained" if e == 0 else f"ε = {epsilon_text(e)}" for e in positions]
     ax.set_xticks(list(positions.values()), names)
     ax.set_xlim(-0.4, max(len(positions), 1) - 0.6)
-    ax.set_title(f"{metric.name}  ({metric.direction} is better)")
+    better = "nearer to 0" if metric.direction == "zero" else metric.direction
+    ax.set_title(f"{metric.name}  ({better} is better)")
     ax.yaxis.set_major_locator(MaxNLocator(5))
     ax.grid(False, axis="x")
     sns.despine(ax=ax, left=True)

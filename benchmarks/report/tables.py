@@ -18,6 +18,8 @@ from benchmarks.report.facts import clean, datasets, label
 from benchmarks.report.notes import footer
 
 FLOOR_TITLE = "real images"
+OVERLAP = "overlap"
+"""Of the pretraining data with the private records: beside epsilon, as it limits it."""
 INDENT = "  "
 
 
@@ -69,7 +71,9 @@ def _blocks(comparison: Comparison, width: int) -> list[list[int]]:
 def _lead_width(comparison: Comparison) -> int:
     methods = [len(line.method) for line in comparison.lines]
     titles = [len(INDENT + line.title) for line in comparison.lines]
-    return max([len(FLOOR_TITLE), *methods, *titles]) + 4
+    overlaps = [len(line.overlap) for line in comparison.lines]
+    beside = max(len(OVERLAP), *overlaps) + 2 if comparison.shows_overlap else 0
+    return max([len(FLOOR_TITLE), *methods, *titles]) + 4 + beside
 
 
 def _column_width(comparison: Comparison, index: int) -> int:
@@ -80,17 +84,21 @@ def _column_width(comparison: Comparison, index: int) -> int:
 def _terminal_table(comparison: Comparison, columns: Sequence[int]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=True, padding=(0, 1), header_style="bold")
     table.add_column("method", overflow="fold")
+    if comparison.shows_overlap:
+        table.add_column(OVERLAP, overflow="fold")
     for index in columns:
         table.add_column(comparison.columns[index], justify="right", overflow="fold")
     for method, lines in groupby(comparison.lines, key=lambda line: line.method):
         table.add_row(Text(method, style="cyan"))
         for line in lines:
             cells = [_terminal_cell(line.cells[index]) for index in columns]
-            table.add_row(Text(INDENT + line.title), *cells)
+            lead = [Text(line.overlap or "–")] if comparison.shows_overlap else []
+            table.add_row(Text(INDENT + line.title), *lead, *cells)
         table.add_section()
     if comparison.floor:
         floor = [Text(comparison.floor[index].text, style="dim") for index in columns]
-        table.add_row(Text(FLOOR_TITLE, style="dim"), *floor)
+        lead = [Text("–")] if comparison.shows_overlap else []
+        table.add_row(Text(FLOOR_TITLE, style="dim"), *lead, *floor)
     return table
 
 
@@ -113,15 +121,16 @@ def markdown(records: Sequence[Record]) -> str:
 
 
 def _markdown_table(comparison: Comparison) -> str:
-    rows = [["method", "row", *comparison.columns]]
-    rows += [
-        [line.method, line.title, *(_markdown_cell(cell) for cell in line.cells)]
-        for line in comparison.lines
-    ]
+    shown = comparison.shows_overlap
+    rows = [["method", "row", *([OVERLAP] if shown else []), *comparison.columns]]
+    for line in comparison.lines:
+        lead = [line.method, line.title, *([line.overlap or "–"] if shown else [])]
+        rows.append(lead + [_markdown_cell(cell) for cell in line.cells])
     if comparison.floor:
-        rows.append([FLOOR_TITLE, "floor", *(cell.text for cell in comparison.floor)])
+        lead = [FLOOR_TITLE, "floor", *(["–"] if shown else [])]
+        rows.append(lead + [cell.text for cell in comparison.floor])
     lines = ["| " + " | ".join(map(_escape, row)) + " |" for row in rows]
-    lines.insert(1, "|---|---|" + "--:|" * len(comparison.columns))
+    lines.insert(1, "|---|---|" + "---|" * shown + "--:|" * len(comparison.columns))
     return "\n".join(lines)
 
 

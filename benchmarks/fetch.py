@@ -1,0 +1,111 @@
+"""Listing the registry of weights, and fetching what this machine lacks."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from benchmarks.console import console, track
+from benchmarks.digest import sha256
+from benchmarks.registry import Weights, download_folder, entries, entry, locate
+from wavedp.dp.errors import UserError
+
+Opener = Callable[[str], Any]
+"""From an address to a readable binary response, as ``urllib.request.urlopen``."""
+
+PIECE = 1 << 20
+
+
+def chosen(names: Sequence[str]) -> list[Weights]:
+    """The entries of these names; all of them if there are none.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    return [entry(name) for name in names] if names else list(entries().values())
+
+
+def show(names: Sequence[str] = ()) -> None:
+    """Print what the registry knows and where each file lies here, two lines an entry."""
+    for weights in chosen(names):
+        path = locate(weights)
+        state = "here" if path else "[red]missing[/red]"
+        overlaps = ", ".join(f"{status} ({name})" for name, status in weights.overlap.items())
+        console.print(
+            f"{weights.name}: {state}, {weights.megabytes:g} MB, {weights.licence}; trained on "
+            f"{weights.trained_on}; overlap with private sets: {overlaps or 'unknown'}",
+            soft_wrap=True,
+        )
+        console.print(f"    {path or f'get it by {weights.remedy}'}", soft_wrap=True)
+
+
+def fetch_all(names: Sequence[str] = (), opener: Opener = urllib.request.urlopen) -> int:
+    """Fetch the entries that this machine lacks; returns 1 if one could not be fetched, else 0.
+
+    What cannot be reached does not stop the others.
+    """
+    failed = 0
+    for weights in chosen(names):
+        if locate(weights) is not None:
+            continue
+        try:
+            path = fetch(weights, opener)
+            known = "as the registry says" if weights.digest else "none is published to compare"
+            console.print(
+                f"{weights.name}: {path}, SHA-256 {sha256(path)}, {known}", soft_wrap=True
+            )
+        except UserError as error:
+            console.print(f"[red]{weights.name}[/red]: {error}", soft_wrap=True)
+            failed = 1
+    return failed
+
+
+def fetch(weights: Weights, opener: Opener = urllib.request.urlopen) -> Path:
+    """Fetch one file into the download folder, whole and checked, or not at all.
+
+    Raises:
+        UserError: it has no address, cannot be reached, or is not the file of the registry.
+    """
+    if weights.made_here or weights.address is None:
+        raise UserError(f"{weights.name} cannot be fetched; get it by {weights.remedy}.")
+    folder = download_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=folder, prefix=weights.file, suffix=".part")
+    partial = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            _copy(weights, opener, file)
+        _compare(weights, partial)
+        os.replace(partial, folder / weights.file)
+    finally:
+        partial.unlink(missing_ok=True)
+    return folder / weights.file
+
+
+def _copy(weights: Weights, opener: Opener, file: BinaryIO) -> None:
+    assert weights.address is not None
+    try:
+        with opener(weights.address) as response:
+            # The size is the registry's, for the bar alone; what comes after it is read too.
+            for _ in track(range(int(weights.megabytes) + 1), weights.name):
+                file.write(response.read(PIECE))
+            while piece := response.read(PIECE):
+                file.write(piece)
+    except OSError as error:  # urllib's errors are OSErrors
+        raise UserError(
+            f"{weights.address} cannot be reached ({error}); fetch {weights.file} elsewhere and "
+            f"put it into {download_folder()}."
+        ) from error
+
+
+def _compare(weights: Weights, path: Path) -> None:
+    found = sha256(path)
+    if weights.digest and not found.startswith(weights.digest):
+        raise UserError(
+            f"{weights.address} gave a file with SHA-256 {found[:16]}..., not "
+            f"{weights.digest[:16]}...; it was discarded: try again, or tell the publisher."
+        )

@@ -1,0 +1,108 @@
+"""Protocols of evaluation: which prompts, how many, against which reference images.
+
+One file each in ``configs/protocol``. Most disagreements between published numbers come from
+here, so the protocol has a name, and the prompts a hash, in every record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from omegaconf import DictConfig
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from benchmarks.config import load_choice, plain
+from wavedp.dp.errors import UserError
+
+DEFAULT = "quick"
+
+
+class Protocol(BaseModel):
+    """One protocol.
+
+    Attributes:
+        prompts: how many; None takes the suite's ``samples``, ``records`` one per evaluation
+            record.
+        prompts_from: ``evaluation``. Captions of private records are private: nothing else is
+            accepted.
+        draw: ``in_order``: the first caption of each held-out record, then the second ones.
+            ``at_random``: from all captions of the split, without replacement.
+        seed: of the draw.
+        reference: ``rest``: the evaluation records that give no prompt, so that real images can
+            be scored too. ``all``: every evaluation record, as published protocols have it.
+        requires: keys of the data set's config and the values that the protocol needs.
+        preparation: how images are brought to size, in words; the data set does it.
+        metrics: what the protocol names; a suite without metrics of its own takes these.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    prompts: int | Literal["records"] | None = None
+    prompts_from: str = "evaluation"
+    draw: Literal["in_order", "at_random"] = "in_order"
+    seed: int = 0
+    reference: Literal["rest", "all"] = "rest"
+    requires: dict[str, Any] = Field(default_factory=dict)
+    preparation: str = "as the data set prepares them"
+    metrics: tuple[str, ...] = ()
+
+    def count(self, samples: int, records: int) -> int:
+        """How many prompts, for a suite's ``samples`` and so many evaluation records."""
+        if self.prompts == "records":
+            return records
+        return samples if self.prompts is None else self.prompts
+
+    def check(self, dataset: Mapping[str, Any]) -> None:
+        """Compare a data set's config with what the protocol needs.
+
+        Raises:
+            UserError: it asks for prompts from private captions, or a value differs.
+        """
+        if self.prompts_from != "evaluation":
+            raise UserError(
+                f"Protocol {self.name} takes prompts from {self.prompts_from!r}: captions of "
+                "private records are private, and a prompt is shown to everyone; set "
+                "prompts_from: evaluation."
+            )
+        for key, value in self.requires.items():
+            if dataset.get(key) != value:
+                raise UserError(
+                    f"Protocol {self.name} needs dataset.{key}={value}, and "
+                    f"{dataset.get('name')} has {dataset.get(key)}; choose another data set or "
+                    "suite.protocol."
+                )
+
+
+def load_protocol(name: str) -> Protocol:
+    """The protocol of that name in ``configs/protocol``.
+
+    Raises:
+        UserError: there is none, or its file is not a protocol.
+    """
+    try:
+        return Protocol.model_validate(plain(load_choice("protocol", name)))
+    except ValidationError as error:
+        detail = " ".join(str(error).split())[:300]
+        raise UserError(f"configs/protocol/{name}.yaml is not a protocol: {detail}") from error
+
+
+def protocol_of(suite: DictConfig) -> Protocol:
+    """The protocol that a suite names, ``quick`` if it names none."""
+    return load_protocol(suite.get("protocol") or DEFAULT)
+
+
+def metrics_of(suite: DictConfig, protocol: Protocol) -> Sequence[str]:
+    """A suite's metrics, or its protocol's if it has none of its own.
+
+    Raises:
+        UserError: neither names a metric.
+    """
+    names = list(suite.get("metrics") or protocol.metrics)
+    if not names:
+        raise UserError(
+            f"Neither suite {suite.name} nor protocol {protocol.name} names a metric; set "
+            "suite.metrics."
+        )
+    return names

@@ -1,0 +1,175 @@
+"""The scorer: a data set's evaluation side with its metrics, prepared once for all cells."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.config import load_choice, make
+from benchmarks.console import console, track
+from benchmarks.evaluation import QUICK, Evaluation, make_evaluation
+from benchmarks.metrics import Metric, directions, named
+from benchmarks.protocol import Protocol
+from benchmarks.record import MetricValue, NotComputed
+from benchmarks.registry import MissingWeights, Unavailable, digest_of, find
+from wavedp.data.schema import Dataset
+from wavedp.dp.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+def check_metrics(names: Sequence[str]) -> None:
+    """Look at everything of some metrics that can be wrong, before any work starts.
+
+    Weights that are missing are not wrong: their metric is reported as not computed.
+
+    Raises:
+        UserError: an unknown metric or argument, or a file of weights is not the registered one.
+    """
+    for name in names:
+        for weights in make(load_choice("metric", name)).weights:
+            with contextlib.suppress(MissingWeights):
+                find(weights)
+
+
+@dataclass
+class Scorer:
+    """Evaluation and metrics of one data set."""
+
+    evaluation: Evaluation
+    metrics: dict[str, Metric]
+    real: dict[str, float] = field(default_factory=dict)
+    """What real held-out images score: the floor of a distance, the ceiling of an agreement.
+    Without an entry where that would compare images with themselves."""
+    missing: dict[str, NotComputed] = field(default_factory=dict)
+    """Scores that cannot be computed on this machine, and why."""
+    private_records: int = 0
+
+    @classmethod
+    def make(
+        cls,
+        dataset: Dataset,
+        names: Sequence[str],
+        samples: int,
+        protocol: Protocol = QUICK,
+        device: torch.device = CPU,
+    ) -> Scorer:
+        """Take reference statistics and score the held-out real images.
+
+        A metric whose weights are not here is left out and named in ``missing``.
+
+        Raises:
+            UserError: too few samples or reference images for a metric, or damaged weights.
+        """
+        evaluation = make_evaluation(dataset, samples, protocol)
+        scorer = cls(evaluation, {}, private_records=dataset.private_records)
+        for name in names:
+            scorer._open(name, make(load_choice("metric", name)), device)
+        for name in track(list(scorer.metrics), f"{dataset.name}: reference statistics"):
+            metric = scorer.metrics[name]
+            metric.prepare(evaluation.reference)
+            if metric.reads == "private":
+                metric.prepare_private(dataset.private())
+        scorer._score_real()
+        return scorer
+
+    def score(self, batches: list[Tensor], captions: tuple[str, ...]) -> dict[str, float]:
+        """Every metric on batches of images drawn for ``captions``, in order."""
+        return {name: value for name, (value, _) in self._scores(batches, captions).items()}
+
+    def values(
+        self, batches: list[Tensor], captions: tuple[str, ...], conditioning: str
+    ) -> dict[str, MetricValue]:
+        """Scores as records keep them; caption agreement only for text-conditional methods."""
+        chosen = [
+            name
+            for name, metric in self.metrics.items()
+            if conditioning == "text" or not (metric.needs_text or metric.paired)
+        ]
+        scores = self._scores(batches, captions, chosen, errors=True)
+        count = sum(len(images) for images in batches)
+        values = {}
+        for name in chosen:
+            metric = self.metrics[name]
+            for part, direction in directions(name, metric).items():
+                value, error = scores[part]
+                values[part] = MetricValue(
+                    value=value,
+                    direction=direction,
+                    n_samples=count,
+                    n_reference=self._reference_count(metric),
+                    floor=self.real.get(part),
+                    protocol=metric.protocol,
+                    reads=metric.reads,
+                    reads_private=metric.reads == "private",
+                    standard_error=error,
+                    weights={weights: digest_of(find(weights)) for weights in metric.weights},
+                )
+        return values
+
+    def _open(self, name: str, metric: Metric, device: torch.device) -> None:
+        samples, reference = len(self.evaluation.prompts), len(self.evaluation.reference)
+        if min(samples, reference) < metric.least:
+            raise UserError(
+                f"Metric {name} needs at least {metric.least} samples and reference images, and "
+                f"there are {samples} and {reference}; raise suite.samples or leave it out."
+            )
+        try:
+            metric.open(device)
+        except Unavailable as error:
+            console.print(f"{name} not computed: {error}", soft_wrap=True)
+            for part, direction in directions(name, metric).items():
+                self.missing[part] = NotComputed(reason=str(error), direction=direction)
+            return
+        self.metrics[name] = metric
+
+    def _score_real(self) -> None:
+        chosen = [
+            name
+            for name, metric in self.metrics.items()
+            if not metric.paired
+            and not (self.evaluation.overlapping and metric.reads == "evaluation")
+        ]
+        held = self.evaluation.held_out
+        images = [torch.from_numpy(np.array(part.images)) for part in held.chunks(500)]
+        scores = self._scores(images, self.evaluation.prompts[: len(held)], chosen)
+        self.real = {name: value for name, (value, _) in scores.items()}
+
+    def _scores(
+        self,
+        batches: list[Tensor],
+        captions: tuple[str, ...],
+        names: Sequence[str] | None = None,
+        errors: bool = False,
+    ) -> dict[str, tuple[float, float | None]]:
+        """Value and, if asked for, standard error of every number."""
+        chosen = {name: self.metrics[name] for name in (self.metrics if names is None else names)}
+        starts = np.cumsum([0, *map(len, batches)])
+        # Batches outside: metrics that share a network find the features of the batch there.
+        todo = [(i, metric) for i in range(len(batches)) for metric in chosen.values()]
+        for i, metric in track(todo, "scoring"):
+            part = slice(int(starts[i]), int(starts[i + 1]))
+            metric.update(batches[i], captions[part], self._real(part) if metric.paired else None)
+        found: dict[str, tuple[float, float | None]] = {}
+        for name, metric in chosen.items():
+            rows = metric.take()
+            spread = named(name, metric.standard_error(rows)) if errors else {}
+            for key, value in named(name, metric.score(rows)).items():
+                error = spread.get(key, math.nan)
+                found[key] = (value, error if math.isfinite(error) else None)
+        return found
+
+    def _real(self, part: slice) -> Tensor:
+        """The real images of some prompts."""
+        held, rows = self.evaluation.held_out.images, self.evaluation.rows[part]
+        return torch.from_numpy(np.stack([held[row] for row in rows]))
+
+    def _reference_count(self, metric: Metric) -> int | None:
+        counts = {"evaluation": len(self.evaluation.reference), "private": self.private_records}
+        return counts.get(metric.reads)
