@@ -30,8 +30,9 @@ class Centred(nn.Module):
 
 
 @pytest.mark.parametrize("engine", ["bookkeeping", "two_pass"])
+@pytest.mark.parametrize("rows", [1, 8])
 @pytest.mark.parametrize("model", [Centred(), nn.Linear(4, 2)], ids=["layer", "loss"])
-def test_a_loss_that_sees_other_records_is_refused(engine, model):
+def test_a_loss_that_sees_other_records_is_refused(engine, model, rows):
     """Without one of the records, the sum would move by more than C."""
 
     def loss(module, batch):
@@ -41,7 +42,7 @@ def test_a_loss_that_sees_other_records_is_refused(engine, model):
     torch.manual_seed(0)
     tested = make_engine(engine, model, loss, 1.0)
     with pytest.raises(UserError, match="other records"):
-        tested.add({"x": torch.randn(8, 4)}, torch.ones(8, dtype=torch.bool))
+        tested.add({"x": torch.randn(rows, 4)}, torch.ones(rows, dtype=torch.bool))
 
 
 def by_largest(module, batch):

@@ -28,7 +28,6 @@ MUTANTS = [
         old="if losses.shape != (rows,):",
         new="if losses.dim() > 1:",
         tests=(f"{MEAN}[bookkeeping]", f"{MEAN}[two_pass]"),
-        error="IndexError",
     ),
     Mutant(
         trap=3,
@@ -167,8 +166,19 @@ MUTANTS = [
         old="bool(other.any())",
         new="False",
         tests=(
-            f"{GUARDS}test_a_loss_that_sees_other_records_is_refused[layer-bookkeeping]",
-            f"{GUARDS}test_a_loss_that_sees_other_records_is_refused[loss-two_pass]",
+            f"{GUARDS}test_a_loss_that_sees_other_records_is_refused[layer-1-bookkeeping]",
+            f"{GUARDS}test_a_loss_that_sees_other_records_is_refused[loss-1-two_pass]",
+        ),
+    ),
+    Mutant(
+        trap=18,
+        what="a loss that sees other records without a gradient is let through",
+        file=CALLS,
+        old="(whole - other).abs() > 0.02",
+        new="(whole - other).abs() > 1e9",
+        tests=(
+            f"{GUARDS}test_a_loss_that_sees_others_without_a_gradient_is_refused"
+            "[by_largest-bookkeeping]",
         ),
     ),
     Mutant(

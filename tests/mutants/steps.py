@@ -113,9 +113,9 @@ MUTANTS = [
         trap=7,
         what="a rank without records does not apply the step",
         file=TRAINER,
-        old="        self._world.add_up(sums)\n",
+        old="        self._world.spread(sums.values())\n",
         new="        empty = not any(total.any() for total in sums.values())\n"
-        "        self._world.add_up(sums)\n"
+        "        self._world.spread(sums.values())\n"
         "        for total in sums.values():\n"
         "            total.mul_(not empty)\n",
         tests=(f"{RANKS}test_every_rank_takes_every_step_with_empty_and_unequal_parts",),
@@ -183,8 +183,10 @@ MUTANTS = [
         trap=20,
         what="every rank adds the same noise",
         file=TRAINER,
-        old="        if self._world.leads:\n",
-        new="        if True:\n",
+        old="        self._world.add_up(sums)\n",
+        new="        if not self._world.leads:\n"
+        "            self.noise.add_to(sums, step)\n"
+        "        self._world.add_up(sums)\n",
         tests=(f"{RANKS}test_the_noise_is_there_once_whatever_the_number_of_ranks",),
     ),
     Mutant(
