@@ -231,7 +231,7 @@ def test_the_search_ends_on_the_private_side(epsilon_at):
     [
         ({"epsilon": 0}, "epsilon"),
         ({"epsilon": -1}, "epsilon"),
-        ({"epsilon": math.inf}, "non_private"),
+        ({"epsilon": math.inf}, "NonPrivatePlan"),
         ({"epsilon": math.nan}, "epsilon"),
         ({"delta": 1 / 4000}, "1/N"),
         ({"delta": 0}, "delta"),
