@@ -99,9 +99,9 @@ def unet(
 CPU = (
     transformer("ar-0.9m", 16, 128, 4, 4, batch=1024, micro_batch=256),
     transformer("ar-7m", 16, 384, 4, 6, batch=512, micro_batch=256),
-    transformer("ar-3m", 64, 256, 4, 4, batch=64, micro_batch=64),
-    transformer("ar-11m", 256, 384, 6, 6, batch=32, micro_batch=16),
-    transformer("ar-3m-lora", 64, 256, 4, 4, batch=64, micro_batch=64, lora=True),
+    transformer("ar-3m", 64, 256, 4, 4, batch=256, micro_batch=64),
+    transformer("ar-11m", 256, 384, 6, 6, batch=64, micro_batch=16),
+    transformer("ar-3m-lora", 64, 256, 4, 4, batch=256, micro_batch=64, lora=True),
     unet(
         "unet-1m",
         partial(UNet, 3, 32, (1, 2, 2), blocks=1, attended=(2,), heads=4),

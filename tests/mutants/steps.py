@@ -166,9 +166,9 @@ MUTANTS = [
         trap=14,
         what="noise is rounded to bfloat16",
         file=NOISE,
-        old="            drawn *= self.std\n",
-        new="            drawn[:] = torch.from_numpy(drawn).bfloat16().double().numpy()\n"
-        "            drawn *= self.std\n",
+        old="        drawn *= self.std\n",
+        new="        drawn[:] = torch.from_numpy(drawn).bfloat16().double().numpy()\n"
+        "        drawn *= self.std\n",
         tests=(f"{TRAPS}test_noise_is_as_fine_as_float32_and_so_are_the_sums_of_a_bfloat16_model",),
     ),
     Mutant(

@@ -43,14 +43,16 @@ class Stream:
         text = f"{purpose} {step}".encode()
         return int.from_bytes(hashlib.blake2b(text, key=self.key, digest_size=16).digest())
 
-    def generator(self, step: int) -> np.random.Generator:
-        """The step's generator on the processor: Philox under a key of 128 bits.
+    def generator(self, step: int, number: int = 0) -> np.random.Generator:
+        """A generator of the step's on the processor: Philox under a key of 128 bits.
+
+        Those of other numbers are independent of it.
 
         NumPy's and not torch's, which takes no more than 32 bits of a seed on a CPU: so few
         streams of noise could be tried one by one. Philox (Salmon et al. 2011) is a cipher with
         fewer rounds, not one that is proven to hide its key.
         """
-        return np.random.Generator(np.random.Philox(key=self._digest(step, "generator")))
+        return np.random.Generator(np.random.Philox(key=self._digest(step, f"generator {number}")))
 
     def torch_generator(self, step: int, device: torch.device) -> torch.Generator:
         """The step's generator on a GPU (Philox), seeded with 63 bits; each GPU has its own."""
