@@ -21,7 +21,7 @@ from benchmarks.throughput.transformer import (
 from benchmarks.throughput.unet import UNet, denoising_loss, noisy_pictures
 from wavedp.dp.clipping import Batch, PerExampleLoss
 
-ENGINES = ("bookkeeping", "two_pass", "per_example", "opacus", "hooks", "ghost")
+ENGINES = ("bookkeeping", "two_pass", "hooks", "ghost")
 """Ours by their names in ``wavedp.dp.clipping``, then Opacus by its own."""
 
 
