@@ -209,3 +209,5 @@ def test_what_never_ends_is_not_read(tmp_path: Path, special: str) -> None:
     else:
         path.symlink_to(path)
     assert File(path).stamp() == (-1, 0)
+    with pytest.raises(OSError):  # noqa: PT011 - the system's words, or ours
+        File(path).read()

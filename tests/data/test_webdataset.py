@@ -160,3 +160,24 @@ def test_reading_stays_within_the_member(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="ends before"):
         photo.image.read()
     assert io.BytesIO(image_bytes(1)).read()[:4] == b"\x89PNG"
+
+
+def header(name: str, size: int) -> bytes:
+    """A tar header whose size is a signed number in base 256, as the format allows."""
+    block = bytearray(tarfile.TarInfo(name).tobuf())
+    block[124:136] = (size % 256**12).to_bytes(12, "big")
+    block[148:156] = b" " * 8
+    block[148:156] = f"{sum(block):06o}\0 ".encode()
+    return bytes(block)
+
+
+@pytest.mark.parametrize("size", [-512, -1024, -1])
+def test_a_size_below_zero_does_not_lead_back_for_ever(tmp_path: Path, size: int) -> None:
+    root = tmp_path / "shards"
+    write_tar(root / "a.tar", record(0))
+    whole = (root / "a.tar").read_bytes()
+    end = len(whole.rstrip(b"\0")) + -len(whole.rstrip(b"\0")) % 512
+    (root / "a.tar").write_bytes(whole[:end] + header("000001.png", size) + bytes(1024))
+    _, found = surveyed(root, tmp_path)
+    assert found[0].kind is Kind.CORRUPT
+    assert "not a whole tar file" in found[0].text

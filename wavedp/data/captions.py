@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from wavedp.data.findings import Finding, Kind, Report
+from wavedp.data.stored import read_bounded
 from wavedp.dp.errors import UserError
 
 MAX_TEXT_BYTES = 2**31
@@ -56,14 +57,13 @@ def read_text(path: Path, report: Report, side: str, remedy: str = "complete the
     Reports that the file is missing, unreadable or not UTF-8.
     """
     try:
-        with open(path, "rb") as stream:
-            return stream.read(MAX_TEXT_BYTES).decode("utf-8-sig")
+        return read_bounded(path, MAX_TEXT_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         text = f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8 or copy it again."
         report(Finding(Kind.TEXT, side, (str(path),), text))
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         reason = "is missing" if missing else "cannot be read"
-        text = f"{path} {reason} ({error.strerror}): {remedy}."
+        text = f"{path} {reason} ({error.strerror or error}): {remedy}."
         report(Finding(Kind.MISSING if missing else Kind.TEXT, side, (str(path),), text))
     return ""

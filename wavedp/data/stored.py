@@ -41,10 +41,7 @@ class File:
 
     def read(self) -> bytes:
         """The file's bytes."""
-        with open(self.path, "rb") as stream:
-            if os.fstat(stream.fileno()).st_size > MAX_BYTES:
-                raise OSError(_TOO_LARGE)
-            return stream.read()
+        return read_bounded(self.path, MAX_BYTES)
 
     def stamp(self) -> tuple[int, int]:
         """Missing also where it is a folder, a pipe or a device: reading those may never end."""
@@ -81,6 +78,25 @@ class Extent:
     def stamp(self) -> tuple[int, int]:
         """The offset tells apart what a rewritten archive of the same age moved."""
         return self.size, self.archive_time + self.offset
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """The bytes of a plain file.
+
+    Raises:
+        OSError: not there, not readable, more than ``most``, or a pipe or device, whose reading may
+            never end.
+    """
+    # Without O_NONBLOCK the opening of a pipe waits for somebody to write.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as stream:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("not a plain file")
+        data = stream.read(min(status.st_size, most) + 1)
+    if len(data) > most:
+        raise OSError(f"larger than {most // 2**20} MiB")
+    return data
 
 
 _TOO_LARGE = f"larger than {MAX_BYTES // 2**20} MiB, no photograph"

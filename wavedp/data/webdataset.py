@@ -120,7 +120,12 @@ def _members(
 ) -> Iterator[Member]:
     time = path.stat().st_mtime_ns
     with tarfile.open(fileobj=stream, mode="r:") as tar:
+        reached = -1
         while (info := tar.next()) is not None:
+            # A size below zero would lead back to a header that was read already, for ever.
+            if info.size < 0 or tar.offset <= reached:
+                raise tarfile.ReadError(f"a header before byte {tar.offset} has no possible size")
+            reached = tar.offset
             # Or a long shard would fill the memory with its headers.
             tar.members.clear()  # type: ignore[attr-defined]
             if _is_sound(info, shard, report):
