@@ -57,7 +57,7 @@ def read_text(path: Path, report: Report, side: str, remedy: str = "complete the
     Reports that the file is missing, unreadable or not UTF-8.
     """
     try:
-        return read_bounded(path, MAX_TEXT_BYTES).decode("utf-8-sig")
+        return read_bounded(path, MAX_TEXT_BYTES, "captions").decode("utf-8-sig")
     except UnicodeDecodeError as error:
         text = f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8 or copy it again."
         report(Finding(Kind.TEXT, side, (str(path),), text))

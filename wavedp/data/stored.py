@@ -41,7 +41,7 @@ class File:
 
     def read(self) -> bytes:
         """The file's bytes."""
-        return read_bounded(self.path, MAX_BYTES)
+        return read_bounded(self.path, MAX_BYTES, "photograph")
 
     def stamp(self) -> tuple[int, int]:
         """Missing also where it is a folder, a pipe or a device: reading those may never end."""
@@ -80,7 +80,7 @@ class Extent:
         return self.size, self.archive_time + self.offset
 
 
-def read_bounded(path: Path, most: int) -> bytes:
+def read_bounded(path: Path, most: int, what: str) -> bytes:
     """The bytes of a plain file.
 
     Raises:
@@ -93,9 +93,9 @@ def read_bounded(path: Path, most: int) -> bytes:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError("not a plain file")
-        data = stream.read(min(status.st_size, most) + 1)
-    if len(data) > most:
-        raise OSError(f"larger than {most // 2**20} MiB")
+        data = b"" if status.st_size > most else stream.read(status.st_size + 1)
+    if max(status.st_size, len(data)) > most:
+        raise OSError(f"larger than {most // 2**20} MiB, no {what}")
     return data
 
 
