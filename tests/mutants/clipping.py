@@ -11,6 +11,7 @@ RULES, COMPUTING = "wavedp/dp/clipping/layers.py", "wavedp/dp/computing.py"
 TRAINER = "wavedp/dp/trainer.py"
 
 SUMS = "tests/dp/test_clipping.py::"
+SITES = "wavedp/dp/clipping/sites.py"
 GUARDS = "tests/dp/test_guards.py::"
 LAYERS = "tests/dp/test_layers.py::"
 LOOP = f"{LAYERS}test_a_rule_equals_a_loop_over_single_examples"
@@ -48,7 +49,7 @@ MUTANTS = [
     Mutant(
         trap=12,
         what="zero times NaN in a sum",
-        file=CALLS,
+        file=SITES,
         old="(form if self.sound is None else form.cleared(self.sound)).weighted_sum",
         new="form.weighted_sum",
         tests=(

@@ -19,7 +19,8 @@ from wavedp.dp.clipping import (
     PerExampleLoss,
     zero_sums,
 )
-from wavedp.dp.clipping.calls import Watch, clipping_weights, gradients_at
+from wavedp.dp.clipping.calls import Watch, gradients_at
+from wavedp.dp.clipping.sites import clipping_weights
 
 
 class BookkeepingEngine:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from wavedp.dp.clipping import Batch, Passes, PerExampleLoss, zero_sums
-from wavedp.dp.clipping.calls import Watch, clipping_weights, gradients_at, repeatable
+from wavedp.dp.clipping.calls import Watch, gradients_at, repeatable
+from wavedp.dp.clipping.sites import clipping_weights
 from wavedp.dp.errors import UserError
 
 
