@@ -15,17 +15,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 import wavedp
 from benchmarks import hardware
+from benchmarks.batches import Batches
 from benchmarks.config import Cell, make, plain
 from benchmarks.console import track, track_images
 from benchmarks.evaluation import Evaluation
+from benchmarks.paths import shortened, without_paths
 from benchmarks.provenance import code_revision
-from benchmarks.record import Cost, Evaluated, Privacy, Provenance, Query, Record
+from benchmarks.record import Cost, Evaluated, Privacy, Provenance, Query, Record, Row
 from benchmarks.registry import overlap
+from benchmarks.samples import Samples, save_strip
 from benchmarks.scorer import Scorer
 from benchmarks.weights import digests, load_parts
 from wavedp.data.schema import Dataset
@@ -38,8 +40,14 @@ from wavedp.dp.plan import DPPlan, NonPrivatePlan, Plan
 from wavedp.dp.trainer import Trainer
 from wavedp.protocol import ImageGenerator
 
-STRIP = 16
-"""Samples kept as a picture, one per shared prompt."""
+
+def identity_of(cell: Cell) -> str:
+    """The name of a cell's record, with the public weights as they are on this machine.
+
+    Raises:
+        UserError: a checkpoint is missing.
+    """
+    return cell.identity(digests(cell.config.method.weights))
 
 
 def make_plan(cell: Cell) -> Plan | None:
@@ -86,7 +94,7 @@ def make_generator(cell: Cell) -> ImageGenerator:
 
 
 def run_cell(cell: Cell, dataset: Dataset, scorer: Scorer, folder: Path) -> Record:
-    """Run one cell and return its record; the caller saves it.
+    """Run one cell and return its record; the caller saves it, and then keeps the samples.
 
     Args:
         folder: the suite's results folder; ledger and samples go there.
@@ -102,13 +110,15 @@ def run_cell(cell: Cell, dataset: Dataset, scorer: Scorer, folder: Path) -> Reco
     with hardware.PeakMemory(device) as peak:
         trainer = _finetune(cell, generator, dataset, folder / "ledgers" / f"{name}.jsonl", device)
         start = time.perf_counter()
-        batches = list(_samples(cell, generator, scorer.evaluation, device))
+        drawn = _samples(cell, generator, scorer.evaluation, device)
+        count = images_of(cell.row, scorer.evaluation)
+        images = samples_of(cell, name).write(drawn, count, dataset.resolution)
         sampled = time.perf_counter()
-        metrics = scorer.values(batches, scorer.evaluation.prompts, generator.conditioning)
+        prompts = scorer.evaluation.prompts
+        metrics = scorer.values(Batches(images), prompts, generator.conditioning)
         scored = time.perf_counter()
-    count = sum(len(images) for images in batches)
     picture = Path("samples") / f"{name}.png"
-    save_strip(torch.cat(batches)[:STRIP], folder / picture)
+    save_strip(images, folder / picture)
     return Record(
         cell=name,
         suite=config.suite.name,
@@ -161,7 +171,7 @@ def failed_record(cell: Cell, dataset: Dataset, error: Exception, folder: Path) 
         row=cell.row,
         seed=cell.seed,
         status="failed",
-        reason=_reason(error),
+        reason=reason_of(error),
         privacy=_privacy(cell, dataset, None).model_copy(update={"epsilon_spent": spent}),
         provenance=provenance(cell, weights),
         hardware=hardware.describe(torch.device("cpu")),
@@ -169,9 +179,10 @@ def failed_record(cell: Cell, dataset: Dataset, error: Exception, folder: Path) 
     )
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Why something failed, as a record may tell it: see :func:`failed_record`."""
     if isinstance(error, UserError):
-        return " ".join(str(error).split())[:500]
+        return shortened(" ".join(str(error).split()))[:500]
     frames = traceback.extract_tb(error.__traceback__)
     place = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}{place}"
@@ -229,6 +240,16 @@ def checkpoints_of(cell: Cell, name: str) -> Checkpoints:
     return Checkpoints(folder, cell.config.hardware.checkpoint_every)
 
 
+def samples_of(cell: Cell, name: str) -> Samples:
+    """Where the cell's samples are; to be kept when its record is saved."""
+    return Samples(cell.config.cache_dir, name)
+
+
+def images_of(row: Row, evaluation: Evaluation) -> int:
+    """How many images a cell draws: one per prompt, or for the oracle one per held-out image."""
+    return len(evaluation.held if row == "oracle" else evaluation.prompts)
+
+
 def keep_earlier(ledger: Path) -> None:
     """Set aside the ledger of an earlier run of the same cell, under a number of its own.
 
@@ -248,8 +269,8 @@ def _samples(
 ) -> Iterator[Tensor]:
     prompts = evaluation.prompts
     if cell.row == "oracle":
-        for part in evaluation.held_out.chunks(500):
-            yield generator.oracle(torch.from_numpy(np.array(part.images)).to(device)).cpu()
+        for real in evaluation.held_images:
+            yield generator.oracle(real.to(device)).cpu()
         return
     for images in track_images(generator.generate(prompts, cell.seed), len(prompts), "sampling"):
         yield images.cpu()
@@ -295,11 +316,7 @@ def _privacy(
 
 def public_config(cell: Cell) -> dict[str, Any]:
     """The resolved configuration without paths of the user's machine."""
-    config = plain(cell.config)
-    for key in ("results_dir", "cache_dir"):
-        config.pop(key, None)
-    for key in ("root", "cache_dir"):
-        config["dataset"].pop(key, None)
+    config: dict[str, Any] = without_paths(plain(cell.config))
     return config
 
 
@@ -325,10 +342,3 @@ def provenance(cell: Cell, weights: dict[str, str]) -> Provenance:
         overlap=overlap(cell.config.method.weights, cell.config.dataset.name),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
-
-
-def save_strip(images: Tensor, path: Path) -> None:
-    """Images ``[n, 3, H, W]`` side by side as a lossless PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    row = images.permute(2, 0, 3, 1).reshape(images.shape[2], -1, 3)
-    Image.fromarray(row.contiguous().numpy()).save(path)

@@ -28,7 +28,8 @@ from wavedp.dp.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 AXES = ("dataset", "method")
-# These say where and how a cell runs, not what it is, so they do not change its identity.
+# These say where and how a cell runs and by what it is scored, not what it is, so they do not
+# change its identity. Metrics can be added to a finished cell: see benchmarks/rescoring.py.
 NOT_IDENTITY = ("suite", "hardware", "results_dir", "cache_dir", "force")
 
 
@@ -49,7 +50,8 @@ class Cell:
 
     def identity(self, weights: dict[str, str]) -> str:
         """File name of the record: readable, and different whenever anything that matters is."""
-        parts = [(k, v) for k, v in plain(self.config).items() if k not in NOT_IDENTITY]
+        config = plain(self.config)
+        parts = [(k, _wherever_cached(v)) for k, v in config.items() if k not in NOT_IDENTITY]
         # Left out where it is the usual one: so it is for records from before there were others.
         protocol = self.config.suite.get("protocol") or "quick"
         parts += [("protocol", protocol)] if protocol != "quick" else []
@@ -66,6 +68,13 @@ def plain(config: DictConfig) -> dict[str, Any]:
     result = OmegaConf.to_container(config, resolve=True)
     assert isinstance(result, dict)
     return {str(k): v for k, v in result.items()}
+
+
+def _wherever_cached(value: Any) -> Any:
+    """With every ``cache_dir`` inside as it is by default: a cache that moves makes no new cell."""
+    if not isinstance(value, dict):
+        return value
+    return {k: ".cache" if k == "cache_dir" else _wherever_cached(v) for k, v in value.items()}
 
 
 @contextmanager
@@ -110,6 +119,12 @@ def make(config: DictConfig) -> Any:
             raise cause from error
         detail = " ".join(str(error).split())[:300]
         raise UserError(f"{config.get('_target_')} cannot be made: {detail}") from error
+
+
+def conditioning_of(cell: Cell) -> str:
+    """What a cell's method declares to be conditioned on, "text" or "none"; loads nothing."""
+    declared: str = hydra.utils.get_class(cell.config.method.generator["_target_"]).conditioning
+    return declared
 
 
 def load_choice(group: str, name: str) -> DictConfig:

@@ -1,4 +1,8 @@
-"""Listing the registry of weights, and fetching what this machine lacks."""
+"""Listing the registry of weights, and fetching what this machine lacks.
+
+A file whose source publishes no digest is pinned to the one that it comes with, and so is one that
+lies here already when it is asked for by name.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,27 @@ import os
 import tempfile
 import urllib.request
 from collections.abc import Callable, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from benchmarks.console import console, track
 from benchmarks.digest import sha256
+from benchmarks.pin import pin, pinned
 from benchmarks.registry import Weights, download_folder, entries, entry, locate
 from wavedp.dp.errors import UserError
 
 Opener = Callable[[str], Any]
-"""From an address to a readable binary response, as ``urllib.request.urlopen``."""
+"""From an address to a readable binary response, as :func:`open_address`."""
 
 PIECE = 1 << 20
+TIMEOUT = 60
+"""Seconds that a server may stay silent, before it answers and while it sends."""
+
+
+def open_address(address: str) -> Any:
+    """The response of a server, whose silence ends in an error."""
+    return urllib.request.urlopen(address, timeout=TIMEOUT)
 
 
 def chosen(names: Sequence[str]) -> list[Weights]:
@@ -33,7 +46,7 @@ def show(names: Sequence[str] = ()) -> None:
     """Print what the registry knows and where each file lies here, two lines an entry."""
     for weights in chosen(names):
         path = locate(weights)
-        state = "here" if path else "[red]missing[/red]"
+        state = _state(weights, path)
         overlaps = ", ".join(f"{status} ({name})" for name, status in weights.overlap.items())
         console.print(
             f"{weights.name}: {state}, {weights.megabytes:g} MB, {weights.licence}; trained on "
@@ -43,18 +56,28 @@ def show(names: Sequence[str] = ()) -> None:
         console.print(f"    {path or f'get it by {weights.remedy}'}", soft_wrap=True)
 
 
-def fetch_all(names: Sequence[str] = (), opener: Opener = urllib.request.urlopen) -> int:
+def _state(weights: Weights, path: Path | None) -> str:
+    if path is None:
+        return "[red]missing[/red]"
+    return "here" if weights.digest or pinned(path) else "[red]here, not pinned[/red]"
+
+
+def fetch_all(names: Sequence[str] = (), opener: Opener = open_address) -> int:
     """Fetch the entries that this machine lacks; returns 1 if one could not be fetched, else 0.
 
-    What cannot be reached does not stop the others.
+    What cannot be reached does not stop the others. A file that is here without a digest is pinned
+    only where it is named: somebody has to say that it is the right one.
     """
     failed = 0
     for weights in chosen(names):
-        if locate(weights) is not None:
+        found = locate(weights)
+        if found and (weights.digest or pinned(found) or not names):
             continue
         try:
-            path = fetch(weights, opener)
-            known = "as the registry says" if weights.digest else "none is published to compare"
+            if found:
+                pin(found)
+            path = found or fetch(weights, opener)
+            known = "as the registry says" if weights.digest else "none is published, so pinned"
             console.print(
                 f"{weights.name}: {path}, SHA-256 {sha256(path)}, {known}", soft_wrap=True
             )
@@ -64,7 +87,7 @@ def fetch_all(names: Sequence[str] = (), opener: Opener = urllib.request.urlopen
     return failed
 
 
-def fetch(weights: Weights, opener: Opener = urllib.request.urlopen) -> Path:
+def fetch(weights: Weights, opener: Opener = open_address) -> Path:
     """Fetch one file into the download folder, whole and checked, or not at all.
 
     Raises:
@@ -83,6 +106,8 @@ def fetch(weights: Weights, opener: Opener = urllib.request.urlopen) -> Path:
         os.replace(partial, folder / weights.file)
     finally:
         partial.unlink(missing_ok=True)
+    if not weights.digest:
+        pin(folder / weights.file)
     return folder / weights.file
 
 
@@ -95,11 +120,23 @@ def _copy(weights: Weights, opener: Opener, file: BinaryIO) -> None:
                 file.write(response.read(PIECE))
             while piece := response.read(PIECE):
                 file.write(piece)
-    except OSError as error:  # urllib's errors are OSErrors
+            _check_length(response, file.tell())
+    except (OSError, HTTPException) as error:  # urllib's own errors are OSErrors
         raise UserError(
             f"{weights.address} cannot be reached ({error}); fetch {weights.file} elsewhere and "
             f"put it into {download_folder()}."
         ) from error
+
+
+def _check_length(response: Any, received: int) -> None:
+    """Python takes a connection that breaks for the end of the file.
+
+    Raises:
+        OSError: fewer bytes came than the server announced.
+    """
+    announced = getattr(response, "headers", {}).get("Content-Length")
+    if announced is not None and received != int(announced):
+        raise OSError(f"{received} of {announced} bytes came")
 
 
 def _compare(weights: Weights, path: Path) -> None:

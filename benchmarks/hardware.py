@@ -56,7 +56,7 @@ def check_room(folder: Path, disk_mb: float, memory_mb: float) -> None:
     if available < memory_mb:
         raise UserError(
             f"{available:.0f} MB of memory are available and the run needs about "
-            f"{memory_mb:.0f} MB; close other programs, or use fewer private records."
+            f"{memory_mb:.0f} MB; close other programs, or use fewer records and samples."
         )
 
 

@@ -1,7 +1,8 @@
 """The one place where the harness looks at private images: to evaluate, never to release.
 
-Methods cannot come here (``benchmarks`` is above them), and what comes of it is marked
-"evaluation, not private" in every record and table.
+Methods cannot come here (``benchmarks`` is above them), and of the metrics only those that declare
+``reads = "private"`` may; what comes of it is marked "evaluation, not private" in every record
+and table.
 """
 
 from __future__ import annotations
@@ -13,16 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wavedp.dp.evaluation_door import look
 from wavedp.dp.private import PrivateRecords
 
 
-def for_evaluation(private: PrivateRecords, look: Callable[[Tensor], object]) -> None:
-    """Call ``look`` with all private images, a batch at a time: uint8 ``[b, 3, H, W]``."""
+def for_evaluation(private: PrivateRecords, see: Callable[[Tensor], object]) -> None:
+    """Call ``see`` with all private images, a batch at a time: uint8 ``[b, 3, H, W]``."""
 
-    def visit(columns: Mapping[str, Any]) -> dict[str, Tensor]:
-        images = torch.from_numpy(np.array(columns["images"]))
-        look(images)
-        return {"seen": torch.zeros(len(images), dtype=torch.bool)}
+    def visit(columns: Mapping[str, Any]) -> None:
+        see(torch.from_numpy(np.array(columns["images"])))
 
-    # Without a ``key`` nothing of it is kept on disk.
-    private.map(visit)
+    look(private, visit)

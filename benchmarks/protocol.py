@@ -7,7 +7,7 @@ here, so the protocol has a name, and the prompts a hash, in every record.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -29,17 +29,20 @@ class Protocol(BaseModel):
         draw: ``in_order``: the first caption of each held-out record, then the second ones.
             ``at_random``: from all captions of the split, without replacement.
         seed: of the draw.
-        reference: ``rest``: the evaluation records that give no prompt, so that real images can
-            be scored too. ``all``: every evaluation record, as published protocols have it.
+        reference: ``rest``: prompts come from the first half of the evaluation records, and what
+            lies behind the last that gives one is the reference, so that real images can be
+            scored too. ``all``: every evaluation record, as published protocols have it.
         requires: keys of the data set's config and the values that the protocol needs.
         preparation: how images are brought to size, in words; the data set does it.
-        metrics: what the protocol names; a suite without metrics of its own takes these.
+        metrics: what is computed where ``suite.metrics`` is null, as in every suite here. A list
+            in ``suite.metrics`` takes their place. None of them reads private records: that is
+            for the owner of the data to ask for, by name.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
-    prompts: int | Literal["records"] | None = None
+    prompts: Annotated[int, Field(ge=1)] | Literal["records"] | None = None
     prompts_from: str = "evaluation"
     draw: Literal["in_order", "at_random"] = "in_order"
     seed: int = 0
@@ -49,10 +52,18 @@ class Protocol(BaseModel):
     metrics: tuple[str, ...] = ()
 
     def count(self, samples: int, records: int) -> int:
-        """How many prompts, for a suite's ``samples`` and so many evaluation records."""
+        """How many prompts, for a suite's ``samples`` and so many evaluation records.
+
+        Raises:
+            UserError: ``samples`` decides, and is not a whole number of at least 1.
+        """
         if self.prompts == "records":
             return records
-        return samples if self.prompts is None else self.prompts
+        if self.prompts is not None:
+            return self.prompts
+        if not isinstance(samples, int) or samples < 1:
+            raise UserError(f"suite.samples={samples} must be a whole number, at least 1.")
+        return samples
 
     def check(self, dataset: Mapping[str, Any]) -> None:
         """Compare a data set's config with what the protocol needs.
@@ -94,15 +105,16 @@ def protocol_of(suite: DictConfig) -> Protocol:
 
 
 def metrics_of(suite: DictConfig, protocol: Protocol) -> Sequence[str]:
-    """A suite's metrics, or its protocol's if it has none of its own.
+    """The protocol's metrics, or those of ``suite.metrics`` if it is a list.
 
     Raises:
         UserError: neither names a metric.
     """
-    names = list(suite.get("metrics") or protocol.metrics)
+    given = suite.get("metrics")
+    names = list(protocol.metrics if given is None else given)
     if not names:
         raise UserError(
-            f"Neither suite {suite.name} nor protocol {protocol.name} names a metric; set "
+            f"Suite {suite.name} under protocol {protocol.name} has no metric; name some in "
             "suite.metrics."
         )
     return names

@@ -76,8 +76,11 @@ class MetricValue(_Part):
     """True for a metric that reads private records: an evaluation, never a release."""
     reads: Literal["nothing", "evaluation", "private"] | None = None
     """Which real images it reads, none of them covered by epsilon; None in older records."""
+    unlike: str | None = None
+    """The published measure that it must not be taken for, empty if there is none; None in older
+    records."""
     standard_error: float | None = None
-    """Of the value over draws of the samples, by bootstrap."""
+    """Of the value over draws of the samples; None where it cannot be estimated from one set."""
     weights: dict[str, str] = Field(default_factory=dict)
     """The metric's own public weights, by name in the registry, as SHA-256."""
 
@@ -98,6 +101,21 @@ class Evaluated(_Part):
     """Of the prompts in order, each followed by a newline, in UTF-8."""
     reference: Literal["rest", "all"]
     preparation: str
+
+
+class Rescored(_Part):
+    """Metrics that a finished record gained later, from the samples that its cell had drawn.
+
+    Nothing was trained and nothing released for them: privacy, cost and provenance stay those of
+    the run.
+    """
+
+    metrics: list[str]
+    code_revision: str
+    torch_version: str
+    device: str
+    created: str
+    """UTC, ISO 8601."""
 
 
 class Cost(_Part):
@@ -155,6 +173,8 @@ class Record(_Part):
     metrics: dict[str, MetricValue] = Field(default_factory=dict)
     not_computed: dict[str, NotComputed] = Field(default_factory=dict)
     evaluated: Evaluated | None = None
+    rescored: list[Rescored] = Field(default_factory=list)
+    """In order; empty in older records."""
     cost: Cost = Field(default_factory=Cost)
     provenance: Provenance
     hardware: Hardware

@@ -5,6 +5,12 @@ are entries like the others; their digests are in the records of their making, b
 
 A file is looked for in the folders of ``WAVEDP_WEIGHTS``, then where the project keeps its own
 checkpoints, then in the Hugging Face cache and in torch hub's folder.
+
+Nothing is scored with a file that is not known by its digest: the registry's, or, where its source
+publishes none, the one that ``benchmarks.fetch`` took when it came (:mod:`benchmarks.pin`). A
+TorchScript file is a program that torch runs, with all that this process may do, so looking into
+it tells nothing: it is trusted by its digest alone, and an entry that is a ``program`` must have
+the whole of it.
 """
 
 from __future__ import annotations
@@ -19,12 +25,13 @@ from typing import Literal
 import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from yaml import YAMLError
 
 import wavedp.weights
 from benchmarks.config import CONFIGS
 from benchmarks.digest import sha256
+from benchmarks.pin import pin_of, pinned
 from wavedp.dp.errors import UserError
 
 Overlap = Literal["none", "checked", "unknown"]
@@ -45,6 +52,10 @@ class MissingWeights(Unavailable):
     """Weights that are not on this machine."""
 
 
+class Unpinned(Unavailable):
+    """Weights that are here, and nothing says which file they should be."""
+
+
 class Weights(BaseModel):
     """One entry of the registry.
 
@@ -55,7 +66,9 @@ class Weights(BaseModel):
         hub, hub_file: repository on the Hugging Face hub and the file's name in it, where it is
             published there.
         sha256: hex digest, or the leading digits if the publisher states no more (torch hub
-            writes eight of them into the name); None where no digest is known.
+            writes eight of them into the name); None where no digest is known: then the file is
+            pinned when it is fetched.
+        program: True for TorchScript, which runs code of its own when it is used.
         licence: of the weights, or what is known of it.
         megabytes: size of the file, in 10^6 bytes.
         trained_on: public data they were trained on.
@@ -77,7 +90,14 @@ class Weights(BaseModel):
     trained_on: str
     overlap: dict[str, Overlap] = Field(default_factory=dict)
     made_here: bool = False
+    program: bool = False
     note: str | None = None
+
+    @model_validator(mode="after")
+    def _a_program_is_known_by_its_whole_digest(self) -> Weights:
+        if self.program and len(self.sha256 or "") < 64:
+            raise ValueError("a program needs its whole SHA-256: it is trusted by nothing else")
+        return self
 
     @property
     def address(self) -> str | None:
@@ -150,16 +170,24 @@ def find(name: str) -> Path:
 
     Raises:
         MissingWeights: it is not on this machine; says how to get it.
-        UserError: there is no such entry, or the file is another one than the registry says.
+        Unpinned: no digest says which file it should be; says how to pin it.
+        UserError: there is no such entry, or the file is another one than it should be.
     """
     weights = entry(name)
     path = locate(weights)
     if path is None:
         raise MissingWeights(f"weights {name} missing, get them by {weights.remedy}")
-    if weights.digest and not digest_of(path).startswith(weights.digest):
+    digest = weights.digest or pinned(path)
+    if digest is None:
+        raise Unpinned(
+            f"weights {name} are here, and no digest says that they are the right file: pin it by "
+            f"`python -m benchmarks.weights {name}` if you trust it"
+        )
+    if not digest_of(path).startswith(digest):
+        own = "" if weights.digest else f" and {pin_of(path).name}"
         raise UserError(
             f"{path} is not the file that the registry calls {name}: its SHA-256 does not begin "
-            f"with {weights.digest[:16]}; remove it and fetch it again."
+            f"with {digest[:16]}; remove it{own} and fetch it again."
         )
     return path
 

@@ -1,7 +1,8 @@
 """Run a suite: ``python -m benchmarks.run suite=quick``.
 
 Everything that can be wrong is checked before the first cell starts. A cell that fails is
-recorded as failed and the others go on; a cell that is already recorded is not run again.
+recorded as failed and the others go on; a cell that is already recorded is not run again, and gains
+the metrics that it lacks from its kept samples.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +18,26 @@ import torch
 
 from benchmarks import hardware
 from benchmarks.cell import (
-    STRIP,
     checkpoints_of,
     failed_record,
+    identity_of,
     make_generator,
     make_plan,
+    reason_of,
     run_cell,
-    save_strip,
+    samples_of,
 )
 from benchmarks.config import Cell, cells, make
 from benchmarks.console import console, run_command, track
+from benchmarks.evaluation import make_evaluation
 from benchmarks.protocol import metrics_of, protocol_of
-from benchmarks.record import load, save
+from benchmarks.record import Record, load_folder, save
 from benchmarks.report import make_report
+from benchmarks.report.marks import score_line
+from benchmarks.rescoring import GONE, check_prompts, finished, lacking, rescore
+from benchmarks.room import check_room
+from benchmarks.samples import STRIP, save_strip
 from benchmarks.scorer import Scorer, check_metrics
-from benchmarks.weights import digests
 from wavedp.data.schema import Dataset
 from wavedp.dp.errors import UserError
 
@@ -66,22 +73,39 @@ def check(grid: list[Cell]) -> dict[str, Dataset]:
     config = grid[0].config
     hardware.pick_device(config.hardware.device)
     protocol = protocol_of(config.suite)
-    check_metrics(metrics_of(config.suite, protocol))
+    names = metrics_of(config.suite, protocol)
+    check_metrics(names)
     for cell in grid:
         protocol.check(cell.config.dataset)
         if cell.config.dataset.name not in datasets:
-            dataset = with_private_side(make(cell.config.dataset))
-            images_mb = dataset.private_records * dataset.resolution**2 * 3 / 2**20
-            for place in (config.results_dir, config.cache_dir):
-                hardware.check_room(Path(place), 200 + 2 * images_mb, 1000 + 4 * images_mb)
-            dataset.check(track)
-            datasets[cell.config.dataset.name] = dataset
+            datasets[cell.config.dataset.name] = with_private_side(make(cell.config.dataset))
+    folder = results_folder(grid[0], datasets)
+    todo = [cell for cell in grid if finished(cell, folder) is None]
+    check_room(grid, todo, datasets, protocol, names)
+    for dataset in datasets.values():
+        dataset.check(track)
     for cell in {(c.config.method.name, c.config.dataset.name): c for c in grid}.values():
-        digests(cell.config.method.weights)
         make_generator(cell)
     for index in track(range(len(grid)), "checking budgets"):
         make_plan(grid[index])
+    _check_table(grid, datasets, folder)
     return datasets
+
+
+def _check_table(grid: list[Cell], datasets: dict[str, Dataset], folder: Path) -> None:
+    """What this run adds to a results folder was scored on the prompts of what is there.
+
+    Raises:
+        UserError: it would not be.
+    """
+    config = grid[0].config
+    again = [identity_of(cell) for cell in grid] if config.force else []
+    records = [r for r in load_folder(folder / "records") if r.status == "ok"]
+    for name, dataset in datasets.items():
+        kept = [r for r in records if r.dataset == name and r.cell not in again]
+        if kept:
+            protocol = protocol_of(config.suite)
+            check_prompts(kept, make_evaluation(dataset, config.suite.samples, protocol), folder)
 
 
 def with_private_side(dataset: Any) -> Dataset:
@@ -108,27 +132,37 @@ def results_folder(cell: Cell, datasets: dict[str, Dataset]) -> Path:
 
 
 def _run_dataset(grid: list[Cell], name: str, dataset: Dataset, folder: Path) -> int:
-    """Run the cells of one data set; returns how many failed."""
-    mine = [cell for cell in grid if cell.config.dataset.name == name]
-    todo = [cell for cell in mine if not _finished(cell, folder)]
-    if len(todo) < len(mine):
-        console.print(f"{name}: {len(mine) - len(todo)} of {len(mine)} cells are already recorded")
-    if not todo:
+    """Run or rescore the cells of one data set; returns how many failed."""
+    mine = [(cell, finished(cell, folder)) for cell in grid if cell.config.dataset.name == name]
+    todo = [cell for cell, record in mine if record is None]
+    done = [(cell, record) for cell, record in mine if record is not None]
+    if done:
+        console.print(f"{name}: {len(done)} of {len(mine)} cells are already recorded")
+    config = mine[0][0].config
+    protocol, device = protocol_of(config.suite), hardware.pick_device(config.hardware.device)
+    names = metrics_of(config.suite, protocol)
+    short = [(cell, record) for cell, record in done if lacking(cell, record, names)]
+    if not todo and not short:
         return 0
-    suite = todo[0].config.suite
-    protocol = protocol_of(suite)
-    device = hardware.pick_device(todo[0].config.hardware.device)
-    names = metrics_of(suite, protocol)
-    scorer = Scorer.make(dataset, names, suite.samples, protocol, device)
-    _save_prompts(scorer, name, folder)
+    kept = [pair for pair in short if samples_of(pair[0], pair[1].cell).file.exists()]
+    # What no cell needs now is not opened: statistics of a large reference take their time.
+    needed = [n for n in names if todo or any(lacking(*pair, [n]) for pair in kept)]
+    scorer = Scorer.make(dataset, needed, config.suite.samples, protocol, device)
+    failures = _rescore(short, names, scorer, folder, device)
+    if todo:
+        _save_prompts(scorer, name, folder)
+    return failures + _run_cells(todo, dataset, scorer, folder)
+
+
+def _run_cells(todo: list[Cell], dataset: Dataset, scorer: Scorer, folder: Path) -> int:
     failures = 0
     for number, cell in enumerate(todo, 1):
         start = time.perf_counter()
         if cell.config.force:
-            checkpoints_of(cell, cell.identity(digests(cell.config.method.weights))).remove()
+            checkpoints_of(cell, identity_of(cell)).remove()
         try:
             record = run_cell(cell, dataset, scorer, folder)
-            outcome = ", ".join(f"{k} {m.value:.2f}" for k, m in record.metrics.items())
+            outcome = score_line(record)
         except Exception as error:  # a failed cell must not take the grid with it
             record = failed_record(cell, dataset, error, folder)
             outcome = f"[red]failed[/red]: {record.reason}"
@@ -136,15 +170,44 @@ def _run_dataset(grid: list[Cell], name: str, dataset: Dataset, folder: Path) ->
             _save_traceback(record.cell, folder)
         save(record, folder / "records")
         if record.status == "ok":
+            # Now, and not before: a record never finds the samples of a run that did not finish.
+            samples_of(cell, record.cell).keep()
             checkpoints_of(cell, record.cell).remove()
+        else:
+            samples_of(cell, record.cell).discard()
         seconds = time.perf_counter() - start
         console.print(f"[{number}/{len(todo)}] {cell.label}: {outcome} ({seconds:.0f} s)")
     return failures
 
 
-def _finished(cell: Cell, folder: Path) -> bool:
-    path = folder / "records" / f"{cell.identity(digests(cell.config.method.weights))}.json"
-    return not cell.config.force and path.exists() and load(path).status == "ok"
+def _rescore(
+    short: list[tuple[Cell, Record]],
+    names: Sequence[str],
+    scorer: Scorer,
+    folder: Path,
+    device: torch.device,
+) -> int:
+    """Give finished cells the metrics that they lack; returns how many failed."""
+    failures, gone = 0, []
+    for cell, record in short:
+        try:
+            new = rescore(cell, record, names, scorer, folder, device)
+        except Exception as error:  # as a failed cell; the record stays what it was
+            console.print(f"{cell.label}: [red]not rescored[/red]: {reason_of(error)}")
+            _save_traceback(record.cell, folder)
+            failures += 1
+            continue
+        if new != record:
+            save(new, folder / "records")
+        gained = {k: score for k, score in new.metrics.items() if k not in record.metrics}
+        if gained:
+            line = score_line(new.model_copy(update={"metrics": gained}))
+            console.print(f"{cell.label}: rescored, {line}", soft_wrap=True)
+        gone += [cell.label] if any(n.reason == GONE for n in new.not_computed.values()) else []
+    if gone:
+        what = "1 cell" if len(gone) == 1 else f"{len(gone)} cells"
+        console.print(f"{what} not rescored, the first is {gone[0]}: {GONE}.", soft_wrap=True)
+    return failures
 
 
 def _save_prompts(scorer: Scorer, name: str, folder: Path) -> None:
@@ -153,10 +216,8 @@ def _save_prompts(scorer: Scorer, name: str, folder: Path) -> None:
     samples.mkdir(parents=True, exist_ok=True)
     prompts = list(scorer.evaluation.prompts[:STRIP])
     (samples / f"prompts-{name}.json").write_text(json.dumps(prompts, indent=1) + "\n")
-    held = scorer.evaluation.held_out
-    rows = scorer.evaluation.rows[: len(prompts)]
-    images = torch.stack([torch.tensor(held.images[i]) for i in rows])
-    save_strip(images, samples / f"real-{name}.png")
+    images = scorer.evaluation.real(slice(0, STRIP))
+    save_strip(images.numpy(), samples / f"real-{name}.png")
 
 
 def _save_traceback(cell: str, folder: Path) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from benchmarks.evaluation import QUICK, Evaluation, make_evaluation
 from benchmarks.metrics import Metric, directions, named
 from benchmarks.protocol import Protocol
 from benchmarks.record import MetricValue, NotComputed
-from benchmarks.registry import MissingWeights, Unavailable, digest_of, find
+from benchmarks.registry import Unavailable, digest_of, find
 from wavedp.data.schema import Dataset
 from wavedp.dp.errors import UserError
 
@@ -27,14 +26,14 @@ CPU = torch.device("cpu")
 def check_metrics(names: Sequence[str]) -> None:
     """Look at everything of some metrics that can be wrong, before any work starts.
 
-    Weights that are missing are not wrong: their metric is reported as not computed.
+    Weights that are missing or not pinned are not wrong: their metric is reported as not computed.
 
     Raises:
         UserError: an unknown metric or argument, or a file of weights is not the registered one.
     """
     for name in names:
         for weights in make(load_choice("metric", name)).weights:
-            with contextlib.suppress(MissingWeights):
+            with contextlib.suppress(Unavailable):
                 find(weights)
 
 
@@ -62,7 +61,7 @@ class Scorer:
     ) -> Scorer:
         """Take reference statistics and score the held-out real images.
 
-        A metric whose weights are not here is left out and named in ``missing``.
+        A metric whose weights are not here, or not pinned, is left out and named in ``missing``.
 
         Raises:
             UserError: too few samples or reference images for a metric, or damaged weights.
@@ -79,21 +78,29 @@ class Scorer:
         scorer._score_real()
         return scorer
 
-    def score(self, batches: list[Tensor], captions: tuple[str, ...]) -> dict[str, float]:
+    def score(self, batches: Iterable[Tensor], captions: tuple[str, ...]) -> dict[str, float]:
         """Every metric on batches of images drawn for ``captions``, in order."""
-        return {name: value for name, (value, _) in self._scores(batches, captions).items()}
+        return {name: value for name, (value, _) in self._scores(batches, captions)[0].items()}
 
     def values(
-        self, batches: list[Tensor], captions: tuple[str, ...], conditioning: str
+        self,
+        batches: Iterable[Tensor],
+        captions: tuple[str, ...],
+        conditioning: str,
+        names: Iterable[str] | None = None,
     ) -> dict[str, MetricValue]:
-        """Scores as records keep them; caption agreement only for text-conditional methods."""
+        """Scores as records keep them; caption agreement only for text-conditional methods.
+
+        Args:
+            batches: sized; gone through once, so they may be read from disk as they come.
+            names: metrics, of those that are open; None is all.
+        """
         chosen = [
             name
-            for name, metric in self.metrics.items()
-            if conditioning == "text" or not (metric.needs_text or metric.paired)
+            for name in (self.metrics if names is None else names)
+            if self.metrics[name].applies_to(conditioning)
         ]
-        scores = self._scores(batches, captions, chosen, errors=True)
-        count = sum(len(images) for images in batches)
+        scores, count = self._scores(batches, captions, chosen, errors=True)
         values = {}
         for name in chosen:
             metric = self.metrics[name]
@@ -108,6 +115,7 @@ class Scorer:
                     protocol=metric.protocol,
                     reads=metric.reads,
                     reads_private=metric.reads == "private",
+                    unlike=metric.unlike,
                     standard_error=error,
                     weights={weights: digest_of(find(weights)) for weights in metric.weights},
                 )
@@ -136,26 +144,29 @@ class Scorer:
             if not metric.paired
             and not (self.evaluation.overlapping and metric.reads == "evaluation")
         ]
-        held = self.evaluation.held_out
-        images = [torch.from_numpy(np.array(part.images)) for part in held.chunks(500)]
-        scores = self._scores(images, self.evaluation.prompts[: len(held)], chosen)
+        captions = self.evaluation.prompts[: len(self.evaluation.held)]
+        scores, _ = self._scores(self.evaluation.held_images, captions, chosen)
         self.real = {name: value for name, (value, _) in scores.items()}
 
     def _scores(
         self,
-        batches: list[Tensor],
+        batches: Iterable[Tensor],
         captions: tuple[str, ...],
         names: Sequence[str] | None = None,
         errors: bool = False,
-    ) -> dict[str, tuple[float, float | None]]:
-        """Value and, if asked for, standard error of every number."""
+    ) -> tuple[dict[str, tuple[float, float | None]], int]:
+        """Value and, if asked for, standard error of every number; and how many images."""
         chosen = {name: self.metrics[name] for name in (self.metrics if names is None else names)}
-        starts = np.cumsum([0, *map(len, batches)])
+        for metric in chosen.values():
+            metric.forget()
+        count = 0
         # Batches outside: metrics that share a network find the features of the batch there.
-        todo = [(i, metric) for i in range(len(batches)) for metric in chosen.values()]
-        for i, metric in track(todo, "scoring"):
-            part = slice(int(starts[i]), int(starts[i + 1]))
-            metric.update(batches[i], captions[part], self._real(part) if metric.paired else None)
+        for images in track(batches, "scoring") if chosen else ():
+            part = slice(count, count + len(images))
+            for metric in chosen.values():
+                real = self.evaluation.real(part) if metric.paired else None
+                metric.update(images, captions[part], real)
+            count = part.stop
         found: dict[str, tuple[float, float | None]] = {}
         for name, metric in chosen.items():
             rows = metric.take()
@@ -163,12 +174,7 @@ class Scorer:
             for key, value in named(name, metric.score(rows)).items():
                 error = spread.get(key, math.nan)
                 found[key] = (value, error if math.isfinite(error) else None)
-        return found
-
-    def _real(self, part: slice) -> Tensor:
-        """The real images of some prompts."""
-        held, rows = self.evaluation.held_out.images, self.evaluation.rows[part]
-        return torch.from_numpy(np.stack([held[row] for row in rows]))
+        return found, count
 
     def _reference_count(self, metric: Metric) -> int | None:
         counts = {"evaluation": len(self.evaluation.reference), "private": self.private_records}

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from benchmarks.digest import sha256
 from benchmarks.registry import OWN as FOLDER
+from benchmarks.registry import digest_of
 from wavedp.dp.errors import UserError
 
 
@@ -39,7 +40,7 @@ def digests(weights: Mapping[str, str]) -> dict[str, str]:
                 f"The public checkpoint {path.name} of the part {part!r} is missing; make it with "
                 "`python -m benchmarks.pretrain` and the same method."
             )
-        result[part] = sha256(path)
+        result[part] = digest_of(path)
     return result
 
 

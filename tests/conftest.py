@@ -1,6 +1,7 @@
 """Shared fixtures. Tests compute on one thread: shared machines crawl with more."""
 
 import os
+import pickle
 import tempfile
 from pathlib import Path
 
@@ -28,6 +29,26 @@ def in_root(monkeypatch):
     """Run in the project's folder, as the commands do."""
     monkeypatch.chdir(ROOT)
     return ROOT
+
+
+class Trap:
+    """Pickles into a call that leaves a trace."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.trace),)
+
+
+@pytest.fixture
+def trap(tmp_path):
+    """A trap that works where nothing stops it, and that must not have sprung at the end."""
+    trace = tmp_path / "trace"
+    pickle.loads(pickle.dumps(Trap(trace)))
+    trace.rmdir()
+    yield Trap(trace)
+    assert not trace.exists()
 
 
 os.environ.setdefault("COLUMNS", "80")

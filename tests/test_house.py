@@ -32,7 +32,7 @@ def test_the_core_and_the_networks_need_torch_and_numpy_only():
     code = """
 import sys
 heavy = ("opacus", "dp_accounting", "pydantic", "rich", "hydra", "omegaconf", "pandas", "PIL",
-         "safetensors", "ptwt", "pywt", "scipy", "torchvision", "transformers")
+         "safetensors", "pywt", "scipy", "torchvision", "transformers")
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in heavy:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -45,9 +47,10 @@ class Clip(FeatureSpace):
     def load(self, device: torch.device) -> None:
         """See :class:`FeatureSpace`."""
         path = find(self.weights[0])
-        network, self._preprocess, self._tokenize = build(self._model_name)
+        with _without_false_alarm():
+            network, self._preprocess, self._tokenize = build(self._model_name)
         try:
-            network.load_state_dict(load_file(path))
+            network.load_state_dict(load_file(path), strict=True)
         except (RuntimeError, SafetensorError) as error:
             raise UserError(f"{path} does not fit: {' '.join(str(error).split())[:200]}") from error
         self._network = network.to(device).eval()
@@ -76,7 +79,7 @@ def build(model: str) -> tuple[Any, Any, Any]:
     """open-clip's network with random weights, its preprocessing and its tokenizer.
 
     Raises:
-        Unavailable: %s is not installed.
+        Unavailable: open-clip is not installed.
         UserError: it knows no such model.
     """
     try:
@@ -92,3 +95,21 @@ def build(model: str) -> tuple[Any, Any, Any]:
             f"open-clip has no model {model!r}; see open_clip.list_models()."
         ) from error
     return network, preprocess, open_clip.get_tokenizer(model)
+
+
+@contextmanager
+def _without_false_alarm() -> Iterator[None]:
+    """Without open-clip's warning that a network has random weights, for one that is filled next.
+
+    It goes to the root logger. Everything else that is logged still appears.
+    """
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "initialized randomly" not in record.getMessage()
+
+    root = logging.getLogger()
+    root.addFilter(keep)
+    try:
+        yield
+    finally:
+        root.removeFilter(keep)

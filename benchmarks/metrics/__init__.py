@@ -37,6 +37,7 @@ class Metric(ABC):
             methods.
         paired: True if it compares each sample with the real image of its caption.
         reads: which real images it reads.
+        unlike: the published measure that it must not be taken for; empty if there is none.
         protocol: one sentence: feature network, resizing, sample handling.
         weights: names of its public weights in :mod:`benchmarks.registry`.
         least: the fewest samples, and the fewest reference images, that it can score.
@@ -46,6 +47,7 @@ class Metric(ABC):
     needs_text: ClassVar[bool] = False
     paired: ClassVar[bool] = False
     reads: ClassVar[Reads] = "evaluation"
+    unlike: ClassVar[str] = ""
     protocol: str
     weights: tuple[str, ...] = ()
     least: int = 1
@@ -55,6 +57,10 @@ class Metric(ABC):
     def __init__(self) -> None:
         self._rows: list[np.ndarray] = []
         self._keys: list[bytes] = []
+
+    def applies_to(self, conditioning: str) -> bool:
+        """Whether it says anything of a method that is conditioned on "text" or on "none"."""
+        return conditioning == "text" or not (self.needs_text or self.paired)
 
     def open(self, device: torch.device) -> None:  # noqa: B027 - many need nothing
         """Load the networks.
@@ -81,7 +87,10 @@ class Metric(ABC):
         """The value of rows ``[n, d]`` of :meth:`describe`."""
 
     def standard_error(self, rows: np.ndarray) -> Scores:
-        """The standard deviation that the value would have over other draws of n samples."""
+        """The standard deviation that the value would have over other draws of n samples.
+
+        NaN where that cannot be estimated from one set of samples: then none is stated.
+        """
         return bootstrap.standard_error(rows, self.score, self.replicates)
 
     def update(self, images: Tensor, captions: Sequence[str], real: Tensor | None = None) -> None:
@@ -99,6 +108,10 @@ class Metric(ABC):
         self._rows, self._keys = [], []
         order: np.ndarray = np.argsort(np.array(keys, dtype="S16"), kind="stable")
         return rows[order]
+
+    def forget(self) -> None:
+        """Drop what is left of a scoring that did not come to its end."""
+        self._rows, self._keys = [], []
 
     def compute(self) -> Scores:
         """The score of everything added since the last call; then forget the samples."""

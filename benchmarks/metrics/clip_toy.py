@@ -24,6 +24,7 @@ class ClipToy(Metric):
     direction: ClassVar[Direction | Mapping[str, Direction]] = "higher"
     needs_text: ClassVar[bool] = True
     reads: ClassVar[Reads] = "nothing"
+    unlike: ClassVar[str] = "CLIP score"
     protocol = "mean cosine x100 of image and prompt in the embedded yardstick"
     weights = (WEIGHTS,)
 

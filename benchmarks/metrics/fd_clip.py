@@ -14,8 +14,6 @@ class FDClip(FrechetMetric):
         replicates: bootstrap replicates behind the standard error.
     """
 
-    what = "Frechet distance (not FID)"
-
     def __init__(
         self,
         model: str = "ViT-B-32-quickgelu",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from benchmarks.features.inception import Inception
 from benchmarks.metrics.frechet import FrechetMetric
 
@@ -17,7 +19,8 @@ class FID(FrechetMetric):
         UserError: an unknown mode.
     """
 
-    what = "FID"
+    what: ClassVar[str] = "FID"
+    unlike: ClassVar[str] = ""
 
     def __init__(self, mode: str = "clean", replicates: int = 20) -> None:
         super().__init__(Inception(mode), replicates)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from benchmarks.features.inception_768 import Inception768
 from benchmarks.metrics.frechet import FrechetMetric
 
@@ -13,7 +15,7 @@ class FID768(FrechetMetric):
         replicates: bootstrap replicates behind the standard error.
     """
 
-    what = "FID-768 (not FID)"
+    what: ClassVar[str] = "FID-768"
 
     def __init__(self, replicates: int = 50) -> None:
         super().__init__(Inception768(), replicates)

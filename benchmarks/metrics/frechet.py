@@ -101,11 +101,13 @@ class FrechetMetric(FeatureMetric):
 
     direction: ClassVar[Direction | Mapping[str, Direction]] = "lower"
     least = 2
-    what = "Frechet distance"
+    what: ClassVar[str] = "Frechet distance"
+    unlike: ClassVar[str] = "FID"
 
     def __init__(self, space: FeatureSpace, replicates: int = 100) -> None:
         super().__init__(space, replicates)
-        self.protocol = f"{self.what} by clean-fid on {space.label}"
+        caution = f" (not {self.unlike})" if self.unlike else ""
+        self.protocol = f"{self.what}{caution} by clean-fid on {space.label}"
 
     def fit(self, features: np.ndarray) -> None:
         """See :class:`FeatureMetric`."""

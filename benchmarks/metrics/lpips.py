@@ -22,14 +22,18 @@ WEIGHTS = "alexnet-owt"
 
 
 class LPIPS(Metric):
-    """Mean LPIPS over pairs. Lower is better; identical images give 0.
+    """Mean LPIPS over pairs of a sample and the evaluation image whose caption it was drawn for.
+
+    Lower is better: 0 for identical images, below about 1 for images with nothing in common.
+    Squared distances of AlexNet's channel-normalised features, weighted by the linear layers that
+    Zhang et al. 2018 fitted to human judgement (version 0.1, which their package ships).
 
     A generator that is right but not the same picture scores far above 0: compare methods, not
     the number with that of a reconstruction.
 
     Args:
-        size: real images are brought to the samples' size; both are enlarged bilinearly to this
-            many pixels if they are smaller, as AlexNet needs some room.
+        size: pairs, two images of one size, are enlarged bilinearly to this many pixels if they
+            are smaller, as AlexNet needs some room.
         batch: pairs per forward pass.
     """
 

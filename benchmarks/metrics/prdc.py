@@ -9,6 +9,7 @@ time, so 30,000 by 30,000 needs no more than a few hundred megabytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -115,12 +116,19 @@ class PRDC(FeatureMetric):
         return {name: float(part.mean()) for name, part in self._shares(rows).named().items()}
 
     def standard_error(self, rows: np.ndarray) -> Scores:
-        """Each number is a mean over samples or over real images, drawn anew with balls fixed.
+        """Of precision and density, which are means over samples; NaN for recall and coverage.
 
-        Repeated samples would have balls without extent: the balls of the one set stand.
+        Those two are means over real images, which are the same in every draw of samples; how
+        they vary with the samples, one set of samples does not tell: a drawn-again sample has
+        a ball without extent, and leaving samples out gives only an upper bound.
         """
-        parts = self._shares(rows).named()
-        return {name: bootstrap.standard_error_of_mean(part) for name, part in parts.items()}
+        parts = self._shares(rows)
+        return {
+            "precision": bootstrap.standard_error_of_mean(parts.precise),
+            "recall": math.nan,
+            "density": bootstrap.standard_error_of_mean(parts.dense),
+            "coverage": math.nan,
+        }
 
     def _shares(self, rows: np.ndarray) -> Shares:
         return shares(self._real, self._radii, self._placed(rows), self._k)

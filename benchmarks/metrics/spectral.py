@@ -22,7 +22,7 @@ from torch import Tensor
 from benchmarks.metrics import Direction, Metric, Scores
 from benchmarks.metrics.frechet import Gaussian, Rooted, distance_by_eigenvalues
 from wavedp.data.schema import Records
-from wavedp.wavelet.transform import decompose
+from wavedp.wavelet.transform import check_divisible, decompose
 
 BATCH = 500
 ROUNDING = 1 / 12
@@ -60,6 +60,8 @@ class Spectral(Metric):
 
     def prepare(self, reference: Records) -> None:
         """See :class:`Metric`."""
+        height, width = reference.images.shape[-2:]
+        check_divisible(height, width, self._levels)
         parts = [torch.from_numpy(np.array(p.images)) for p in reference.chunks(BATCH)]
         rows = np.concatenate([self.describe(part, []) for part in parts])
         energies, cells = self._split(rows)

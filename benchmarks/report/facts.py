@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from benchmarks.record import Record
 from benchmarks.report.frame import metric_names
+from benchmarks.report.marks import NOT_PRIVATE, Reading, reading, shown_name
 
 ARROWS = {"lower": "↓", "higher": "↑", "zero": "→0"}
-NOT_PRIVATE = "†"
 REPRODUCIBLE = "‡"
 INCOMPLETE = "*"
 
@@ -27,16 +27,21 @@ class Metric:
     n_samples: tuple[int, ...]
     n_reference: tuple[int, ...]
     protocols: tuple[str, ...]
-    reads_private: bool
-    reads_evaluation: bool = False
+    reading: Reading
+    unlike: str | None = ""
+    """The published measure that it must not be taken for; None if a record does not say."""
     reasons: tuple[str, ...] = ()
     """Why it was not computed, in the cells where it was not."""
 
     @property
+    def shown(self) -> str:
+        """The name with its mark: for every place where a reader meets its numbers."""
+        return shown_name(self.name, self.reading)
+
+    @property
     def title(self) -> str:
-        """Name, arrow of direction, and the mark of an evaluation that is not private."""
-        mark = f" {NOT_PRIVATE}" if self.reads_private or self.reads_evaluation else ""
-        return f"{self.name} {ARROWS[self.direction]}{mark}"
+        """The shown name, and the arrow of its direction."""
+        return f"{self.shown} {ARROWS[self.direction]}"
 
     def better(self, one: float, other: float) -> bool:
         """True if ``one`` is the better score."""
@@ -63,10 +68,17 @@ def _metric(name: str, records: Sequence[Record]) -> Metric:
         n_samples=tuple(sorted({score.n_samples for score in scores})),
         n_reference=tuple(sorted({s.n_reference for s in scores if s.n_reference is not None})),
         protocols=tuple(sorted({score.protocol for score in scores})),
-        reads_private=any(score.reads_private for score in scores),
-        reads_evaluation=any(score.reads == "evaluation" for score in scores),
+        reading=reading(scores),
+        unlike=_unlike([score.unlike for score in scores]),
         reasons=tuple(sorted({clean(score.reason) for score in absent})),
     )
+
+
+def _unlike(said: Sequence[str | None]) -> str | None:
+    """What all scores of a metric say; None if one does not say, or they differ."""
+    if not said:
+        return ""
+    return said[0] if len(set(said)) == 1 else None
 
 
 def datasets(records: Iterable[Record]) -> list[str]:
@@ -85,8 +97,13 @@ def label(name: str) -> str:
 
 
 def row_label(row: str, epsilon: float | None) -> str:
-    """What a line of a comparison is: ``pretrained``, ``ε = 10``, ``ε = ∞``, ``oracle``."""
-    if row in ("pretrained", "oracle") or epsilon is None or math.isnan(epsilon):
+    """What a line of a comparison is: ``pretrained``, ``ε = 10``, ``ε = ∞``, ``oracle†``.
+
+    The oracle is made of real held-out images, so all its numbers are evaluation, not private.
+    """
+    if row == "oracle":
+        return f"{row}{NOT_PRIVATE}"
+    if row == "pretrained" or epsilon is None or math.isnan(epsilon):
         return row.replace("_", " ")
     return f"ε = {epsilon_text(epsilon)}"
 

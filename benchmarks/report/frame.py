@@ -13,6 +13,7 @@ import pandas as pd
 from scipy import stats
 
 from benchmarks.record import Record
+from benchmarks.report.marks import read_by
 
 ROW_ORDER = ("pretrained", "private", "non_private", "oracle")
 """The order of rows within a method: from no private record to all of them."""
@@ -29,10 +30,13 @@ LEADING = [
     "steps",
 ]
 COST = ["train_examples_per_s", "train_seconds", "sample_images_per_s", "peak_memory_mb"]
-TRAILING = ["seed", "status", "cell", "reason", "accountant", "relation"]
+READ = "evaluation_not_private"
+"""Which scores of a cell read real images that no epsilon covers, and which images."""
+
+TRAILING = ["seed", "status", "cell", "reason", "accountant", "relation", READ]
 
 _INTEGERS = ("steps", "n_samples", "seed")
-_TEXT = ("dataset", "method", "row", "status", "cell", "reason", "accountant", "relation")
+_TEXT = ("dataset", "method", "row", "status", "cell", "reason", "accountant", "relation", READ)
 CONFIDENCE = 0.95
 
 
@@ -78,6 +82,7 @@ def _row(record: Record, names: Sequence[str]) -> dict[str, Any]:
     values |= {name: getattr(privacy, name) for name in ("accountant", "relation")}
     for name in ("dataset", "method", "row", "seed", "status", "cell", "reason"):
         values[name] = getattr(record, name)
+    values[READ] = read_by(record)
     values["n_samples"] = min((score.n_samples for score in scores.values()), default=None)
     return values
 

@@ -17,6 +17,7 @@ from benchmarks.report.comparison import Comparison, compare
 from benchmarks.report.facts import clean, datasets, epsilon_text, label, number, row_label
 from benchmarks.report.frame import select
 from benchmarks.report.intervals import intervals
+from benchmarks.report.marks import EXPLANATION, FLOOR_TITLE, READ
 from benchmarks.report.notes import footer, headlines, overspent
 
 TEMPLATE = "report.html.j2"
@@ -53,6 +54,9 @@ def render(records: Sequence[Record], pictures: Mapping[str, Pictures]) -> str:
         intervals=intervals(ordered),
         ledger=[_ledger(record) for record in ordered],
         provenance=_provenance(ordered),
+        floor_title=FLOOR_TITLE,
+        explanation=EXPLANATION,
+        read=READ,
     )
 
 
@@ -109,7 +113,7 @@ def _protocol(evaluated: Evaluated) -> str:
 
 
 def _metrics_alt(comparison: Comparison) -> str:
-    names = ", ".join(metric.name for metric in comparison.metrics)
+    names = ", ".join(metric.shown for metric in comparison.metrics)
     return f"Line plots of {names} against epsilon, by method. The comparison has the numbers."
 
 

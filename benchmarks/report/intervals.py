@@ -1,4 +1,4 @@
-"""Intervals by bootstrap: over samples within a seed, and over seeds."""
+"""Intervals over samples within a seed, and over seeds by bootstrap."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from itertools import groupby
 from benchmarks.bootstrap import interval_over_seeds
 from benchmarks.record import Record
 from benchmarks.report.comparison import NORMAL
-from benchmarks.report.facts import number, row_label
-from benchmarks.report.frame import metric_names, select
+from benchmarks.report.facts import Metric, metrics_of, number, row_label
+from benchmarks.report.frame import select
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Interval:
     method: str
     title: str
     metric: str
+    """As it is shown, with its mark."""
     mean: float
     samples: str
     seeds: str
@@ -37,7 +38,9 @@ def intervals(records: Sequence[Record]) -> list[Interval]:
     found = []
     for _, group in groupby(select(records), key=_line):
         cells = list(group)
-        found += [_interval(cells, name) for name in metric_names(cells) if _errors(cells, name)]
+        found += [
+            _interval(cells, metric) for metric in metrics_of(cells) if _errors(cells, metric)
+        ]
     return found
 
 
@@ -45,14 +48,14 @@ def _line(record: Record) -> tuple[str, str, str, str]:
     return record.dataset, record.method, record.row, str(record.privacy.epsilon_target)
 
 
-def _errors(records: Sequence[Record], name: str) -> list[float]:
-    scores = [record.metrics[name] for record in records if name in record.metrics]
+def _errors(records: Sequence[Record], metric: Metric) -> list[float]:
+    scores = [r.metrics[metric.name] for r in records if metric.name in r.metrics]
     return [score.standard_error for score in scores if score.standard_error is not None]
 
 
-def _interval(records: Sequence[Record], name: str) -> Interval:
-    values = [record.metrics[name].value for record in records if name in record.metrics]
-    errors = _errors(records, name)
+def _interval(records: Sequence[Record], metric: Metric) -> Interval:
+    values = [r.metrics[metric.name].value for r in records if metric.name in r.metrics]
+    errors = _errors(records, metric)
     mean = math.fsum(values) / len(values)
     half = NORMAL * math.fsum(errors) / len(errors)
     over_seeds = "–"
@@ -63,7 +66,7 @@ def _interval(records: Sequence[Record], name: str) -> Interval:
         dataset=first.dataset,
         method=first.method,
         title=row_label(first.row, first.privacy.epsilon_target),
-        metric=name,
+        metric=metric.shown,
         mean=mean,
         samples=_text(mean - half, mean + half),
         seeds=over_seeds,

@@ -9,23 +9,22 @@ from benchmarks.record import Record
 from benchmarks.report.comparison import OVERSPENT, Comparison, Line, compare
 from benchmarks.report.facts import (
     INCOMPLETE,
-    NOT_PRIVATE,
     REPRODUCIBLE,
     clean,
     datasets,
     joined,
     label,
     metrics_of,
-    number,
     row_label,
 )
 from benchmarks.report.frame import aggregate, frame, select
+from benchmarks.report.marks import FLOOR_TITLE, NOT_PRIVATE, READ
 
 
 def footer(records: Sequence[Record]) -> list[str]:
     """The sentences that a reader needs to read the table rightly, made from the records."""
-    sentences = [_epsilon(records), _rows(records), *_yardstick(records), *_floors(records)]
-    sentences += [*_intervals(records), *_flags(records)]
+    sentences = [_epsilon(records), _rows(records), *_unlike(records), *_floors(records)]
+    sentences += [*_intervals(records), *_counts(records), *_flags(records)]
     sentences += [*_overlaps(records), *_not_computed(records)]
     return sentences
 
@@ -62,35 +61,40 @@ def _rows(records: Sequence[Record]) -> str:
         parts.append("ε = ∞: finetuned without privacy.")
     if "oracle" in rows:
         parts.append(
-            "oracle: the ceiling, the real low band through the public stage; an evaluation, "
-            "not a release."
+            f"oracle{NOT_PRIVATE}: the ceiling, the real low band through the public stage; an "
+            "evaluation, not a release."
         )
     return " ".join(parts)
 
 
-def _yardstick(records: Sequence[Record]) -> list[str]:
-    toys = [m.name for m in metrics_of(select(records)) if m.name.endswith("_toy")]
-    if not toys:
-        return []
-    verb = "is" if len(toys) == 1 else "are"
-    return [
-        f"{joined(toys)} {verb} measured with the small embedded yardstick: not FID, not CLIP "
-        "score, and not comparable with published numbers."
+def _unlike(records: Sequence[Record]) -> list[str]:
+    """Which published measures the metrics are not, as they declare it."""
+    metrics = metrics_of(select(records))
+    measures = dict.fromkeys(metric.unlike for metric in metrics if metric.unlike)
+    parts = [
+        _not_the_measure([m.shown for m in metrics if m.unlike == measure], measure)
+        for measure in measures
     ]
+    unstated = [metric.shown for metric in metrics if metric.unlike is None]
+    sentences = [f"{joined(parts)}: not comparable with published numbers."] if parts else []
+    if unstated:
+        sentences.append(
+            f"Older records do not say which published measures {joined(unstated)} may be "
+            "compared with: take them for comparable with none."
+        )
+    return sentences
+
+
+def _not_the_measure(names: Sequence[str], measure: str) -> str:
+    return f"{joined(names)} {'is' if len(names) == 1 else 'are'} not {clean(measure)}"
 
 
 def _floors(records: Sequence[Record]) -> list[str]:
-    parts = []
-    for dataset in datasets(records):
-        metrics = metrics_of([record for record in records if record.dataset == dataset])
-        floors = [f"{m.name} {number(m.floor)}" for m in metrics if m.floor is not None]
-        if floors:
-            parts.append(f"{joined(floors)} ({label(dataset)})")
-    if not parts:
+    if all(score.floor is None for record in records for score in record.metrics.values()):
         return []
     return [
-        "Real images against real images score "
-        f"{'; '.join(parts)}: about what a perfect generator would score."
+        f"{FLOOR_TITLE}: what real held-out images score against real images, about what a perfect "
+        "generator would score; evaluation, not private, and covered by no ε."
     ]
 
 
@@ -101,15 +105,43 @@ def _intervals(records: Sequence[Record]) -> list[str]:
     if len(seeds) < 2 and not over_samples:
         return ["One seed: there are no intervals, and small differences mean nothing."]
     if len(seeds) < 2:
+        missing = "; where it is missing, one set of samples does not tell it"
         return [
-            "One seed: ± is the half-width of a 95% interval over samples (bootstrap) and says "
-            "nothing of other seeds, which differ by more."
+            "One seed: ± is the half-width of a 95% interval over samples and says nothing of "
+            f"other seeds, which differ by more{missing if None in errors else ''}."
         ]
-    single = " (there ± is over samples, by bootstrap)" if over_samples else ""
+    single = " (there ± is over samples)" if over_samples else ""
     return [
         f"± is the half-width of a 95% t-interval over seeds ({joined(seeds)}); where it is "
         f"missing, only one seed succeeded{single}."
     ]
+
+
+def _counts(records: Sequence[Record]) -> list[str]:
+    """Which rows of a column were scored on how many samples, where that is not one number."""
+    found = []
+    for dataset in datasets(records):
+        mine = select([record for record in records if record.dataset == dataset])
+        names: dict[str, list[str]] = {}
+        for metric in metrics_of(mine):
+            if len(metric.n_samples) > 1:
+                names.setdefault(_rows_by_count(mine, metric.name), []).append(metric.shown)
+        found += [
+            f"{label(dataset)}: {joined(shown)} on {rows}. A Frechet distance falls as the number "
+            "of samples rises: compare rows of one number only."
+            for rows, shown in names.items()
+        ]
+    return found
+
+
+def _rows_by_count(records: Sequence[Record], name: str) -> str:
+    rows: dict[int, list[str]] = {}
+    for record in records:
+        if name in record.metrics:
+            row = row_label(record.row, record.privacy.epsilon_target)
+            count = record.metrics[name].n_samples
+            rows.setdefault(count, []).append(f"{label(record.method)} ({row})")
+    return "; on ".join(f"{n:,} samples: {joined(dict.fromkeys(rows[n]))}" for n in sorted(rows))
 
 
 def _flags(records: Sequence[Record]) -> list[str]:
@@ -126,22 +158,22 @@ def _flags(records: Sequence[Record]) -> list[str]:
 
 
 def _not_private(records: Sequence[Record]) -> list[str]:
-    """What the metrics read that no epsilon covers."""
+    """What the metrics read that no epsilon covers, private records first."""
     metrics = metrics_of(select(records))
-    private = [m.name for m in metrics if m.reads_private]
-    evaluation = [m.name for m in metrics if m.reads_evaluation and not m.reads_private]
-    sides = [(private, "private records"), (evaluation, "the evaluation split")]
-    return [
-        f"{NOT_PRIVATE} {joined(names)} {'reads' if len(names) == 1 else 'read'} {what}: "
-        "evaluation, not private; covered by no ε and never a release."
-        for names, what in sides
-        if names
-    ]
+    found = []
+    for what in reversed(READ):
+        names = [metric.name for metric in metrics if metric.reading == what]
+        if names:
+            found.append(
+                f"{NOT_PRIVATE} {joined(names)} {'reads' if len(names) == 1 else 'read'} "
+                f"{READ[what]}: evaluation, not private; covered by no ε and never a release."
+            )
+    return found
 
 
 def _not_computed(records: Sequence[Record]) -> list[str]:
     return [
-        f"{metric.name} not computed: {reason}."
+        f"{metric.shown} not computed: {reason}."
         for metric in metrics_of(select(records))
         for reason in metric.reasons
     ]
@@ -191,7 +223,7 @@ def _headline(comparison: Comparison, lines: Sequence[Line]) -> str | None:
     scores = joined(f"{line.method} {line.cells[0].text}" for line in others)
     where = f"{label(comparison.dataset)}, {row_label(winner.row, winner.epsilon)}"
     return (
-        f"{where}: {winner.method} has the best mean {metric.name}, "
+        f"{where}: {winner.method} has the best mean {metric.shown}, "
         f"{winner.cells[0].text}, against {scores}"
         f"{_certainty(winner, others)}."
     )

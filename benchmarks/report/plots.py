@@ -20,13 +20,14 @@ from matplotlib.ticker import MaxNLocator
 from benchmarks.record import Record
 from benchmarks.report.facts import Metric, epsilon_text, label, metrics_of, number
 from benchmarks.report.frame import aggregate, frame, select
+from benchmarks.report.marks import EXPLANATION, FLOOR_TITLE, NOT_PRIVATE
 
-INK, MUTED, RULE = "#1f2328", "#6b7280", "#d9dce1"
+INK, MUTED, RULE, ALARM = "#1f2328", "#6b7280", "#d9dce1", "#a3261b"
 MARKERS = "osD^vPX*"
 DODGE = 0.07
 """Shift between methods at the same budget, so that intervals do not hide each other."""
 
-FLOOR, ORACLE = "real images", "oracle"
+ORACLE = f"oracle{NOT_PRIVATE}"
 
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -82,7 +83,8 @@ def metric_figure(records: Sequence[Record], dataset: str) -> bytes | None:
             _draw_metric(ax, metric, means, colours)
         for ax in axes[len(metrics) :]:
             ax.set_visible(False)
-        _legend(figure, axes[: len(metrics)])
+        # Explained here too, as the picture may be shown without the report's footer.
+        _legend(figure, axes[: len(metrics)], EXPLANATION)
         return _png(figure)
 
 
@@ -95,15 +97,22 @@ def _draw_metric(ax: Axes, metric: Metric, means: pd.DataFrame, colours: dict[st
         lines = means[means["method"] == method]
         _draw_method(ax, metric.name, lines, positions, shift, colours[method], place)
     if metric.floor is not None:
-        ax.axhline(metric.floor, color=MUTED, linewidth=1.6, zorder=1, label=FLOOR)
+        ax.axhline(metric.floor, color=MUTED, linewidth=1.6, zorder=1, label=FLOOR_TITLE)
     names = ["pretrained" if e == 0 else f"ε = {epsilon_text(e)}" for e in positions]
     ax.set_xticks(list(positions.values()), names)
     ax.set_xlim(-0.4, max(len(positions), 1) - 0.6)
-    better = "nearer to 0" if metric.direction == "zero" else metric.direction
-    ax.set_title(f"{metric.name}  ({better} is better)")
+    private = metric.reading == "private"
+    ax.set_title(plot_title(metric), color=ALARM if private else INK)
     ax.yaxis.set_major_locator(MaxNLocator(5))
     ax.grid(False, axis="x")
     sns.despine(ax=ax, left=True)
+
+
+def plot_title(metric: Metric) -> str:
+    """The shown name and what is better; a mark in words begins a second line."""
+    better = "nearer to 0" if metric.direction == "zero" else metric.direction
+    shown = metric.shown.replace(" ", "\n", 1)
+    return f"{shown}  ({better} is better)"
 
 
 def _draw_method(
@@ -137,20 +146,23 @@ def _draw_method(
         ax.axhline(value, color=colour, linewidth=1.8, linestyle=(0, (4, 3)), label=title)
 
 
-def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
+def _legend(figure: Figure, axes: Sequence[Axes], title: str = "") -> None:
     entries: dict[str, Any] = {}
     for ax in axes:
         for handle, name in zip(*ax.get_legend_handles_labels(), strict=True):
             entries[name] = handle[0] if isinstance(handle, ErrorbarContainer) else handle
     # Methods first, then their oracles; the floor last, as it belongs to no method.
-    names = sorted(entries, key=lambda name: (name == FLOOR, name.endswith(ORACLE)))
-    figure.legend(
+    names = sorted(entries, key=lambda name: (name == FLOOR_TITLE, name.endswith(ORACLE)))
+    legend = figure.legend(
         [entries[name] for name in names],
         names,
         loc="outside lower center",
         ncols=min(len(names), 3),
         fontsize=13,
+        title=title,
+        title_fontsize=13,
     )
+    legend.get_title().set_color(MUTED)
 
 
 THROUGHPUT = {

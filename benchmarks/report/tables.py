@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import textwrap
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -15,12 +16,14 @@ from rich.text import Text
 from benchmarks.record import Record
 from benchmarks.report.comparison import COST_TITLES, Cell, Comparison, compare
 from benchmarks.report.facts import clean, datasets, label
+from benchmarks.report.marks import FLOOR_TITLE
 from benchmarks.report.notes import footer
 
-FLOOR_TITLE = "real images"
 OVERLAP = "overlap"
 """Of the pretraining data with the private records: beside epsilon, as it limits it."""
 INDENT = "  "
+HEADING = 26
+"""Characters of a heading before it goes on in a second line; a mark in words needs two."""
 
 
 def terminal(records: Sequence[Record], width: int = 80) -> RenderableType:
@@ -78,7 +81,11 @@ def _lead_width(comparison: Comparison) -> int:
 
 def _column_width(comparison: Comparison, index: int) -> int:
     texts = [line.cells[index].text for line in comparison.lines]
-    return max(map(len, [comparison.columns[index], *texts])) + 2
+    return max(map(len, [*_heading(comparison.columns[index]), *texts])) + 2
+
+
+def _heading(title: str) -> list[str]:
+    return textwrap.wrap(title, HEADING, break_long_words=False)
 
 
 def _terminal_table(comparison: Comparison, columns: Sequence[int]) -> Table:
@@ -87,7 +94,8 @@ def _terminal_table(comparison: Comparison, columns: Sequence[int]) -> Table:
     if comparison.shows_overlap:
         table.add_column(OVERLAP, overflow="fold")
     for index in columns:
-        table.add_column(comparison.columns[index], justify="right", overflow="fold")
+        title = "\n".join(_heading(comparison.columns[index]))
+        table.add_column(title, justify="right", overflow="fold")
     for method, lines in groupby(comparison.lines, key=lambda line: line.method):
         table.add_row(Text(method, style="cyan"))
         for line in lines:

@@ -13,18 +13,34 @@ from __future__ import annotations
 
 import argparse
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
+from benchmarks.throughput.attempt import attempt
 from benchmarks.throughput.cases import CPU, ENGINES, GPU, Case
 from benchmarks.throughput.measure import Effort, Measured, baseline, measure
-from benchmarks.throughput.table import COLUMNS, Machine, Row, Table
-from wavedp.dp.errors import UserError
+from benchmarks.throughput.table import (
+    MEASURED,
+    MISSING,
+    RESULTS,
+    Machine,
+    Row,
+    Table,
+    device_here,
+)
 
-RESULTS = Path(__file__).resolve().parents[2] / "results" / "throughput"
+KEY = ("model", "engine", "batch", "tokens", "dtype", "compiled")
+COLUMNS = (
+    *KEY,
+    "time_ratio",
+    "memory_ratio",
+    "examples_per_s",
+    "time_low",
+    "time_high",
+    "micro_batch",
+    "status",
+    "reason",
+)
 OURS = ENGINES[:2]
 """What the core is judged by: measured first and longest."""
 
@@ -38,11 +54,6 @@ def effort(device: str, engine: str) -> Effort:
     return Effort(pairs=7, least=3, seconds=6.0)
 
 
-def device_here() -> str:
-    """A GPU where there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def planned(device: str) -> list[tuple[Case, str]]:
     """The rows that a machine measures."""
     cases = GPU if device == "cuda" else CPU
@@ -51,11 +62,36 @@ def planned(device: str) -> list[tuple[Case, str]]:
 
 def open_table(device: str, folder: Path = RESULTS, fresh: bool = False) -> Table:
     """The machine's table; without a GPU it has the rows of one, too, to say what is missing."""
-    others = planned("cuda") if device == "cpu" else []
-    table = Table(folder, Machine.here(device), planned(device) + others, fresh)
-    for case, engine in others:
-        table.put(case, engine, "no GPU here")
-    return table
+    rows = [row_of(*row, "not measured yet") for row in planned(device)]
+    if device == "cpu":
+        rows += [row_of(*row, "no GPU here") for row in planned("cuda")]
+    machine = Machine.here(device)
+    return Table(folder / f"core-{machine.hardware}.csv", machine, KEY, COLUMNS, rows, fresh)
+
+
+def row_of(case: Case, engine: str, found: Measured | str) -> Row:
+    """A row with what was measured, or why it was not."""
+    row = {
+        "model": case.model,
+        "engine": engine,
+        "batch": str(case.batch),
+        "tokens": str(case.tokens),
+        "dtype": case.dtype,
+        "compiled": str(case.compiled).lower(),
+        "micro_batch": str(case.micro_batch),
+    }
+    if isinstance(found, str):
+        row |= {"status": MISSING, "reason": found}
+    else:
+        row |= {
+            "time_ratio": f"{found.time_ratio:.3f}",
+            "time_low": f"{found.low:.3f}",
+            "time_high": f"{found.high:.3f}",
+            "memory_ratio": f"{found.memory_ratio:.3f}",
+            "examples_per_s": f"{found.examples_per_s:.4g}",
+            "status": MEASURED,
+        }
+    return {column: row.get(column, "") for column in COLUMNS}
 
 
 def by_importance(rows: Sequence[tuple[Case, str]]) -> list[tuple[Case, str]]:
@@ -67,37 +103,22 @@ def by_importance(rows: Sequence[tuple[Case, str]]) -> list[tuple[Case, str]]:
 
 
 def try_to_measure(case: Case, engine: str, how: Effort) -> Measured | str:
-    """The row, or in one line why there is none; the other rows do not suffer."""
-    try:
-        return measure(case, engine, how)
-    except ModuleNotFoundError as error:
-        return f"{error.name} is not installed"
-    except (torch.OutOfMemoryError, MemoryError):
-        return "out of memory"
-    except UserError as error:
-        return f"refused: {error}"
-    except Exception as error:
-        traceback.print_exc()
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    """The row, or in one line why there is none."""
+    return attempt(lambda: measure(case, engine, how))
 
 
 def fill(table: Table, device: str, minutes: float) -> None:
     """Measure what the table lacks until the time is up."""
     end = time.monotonic() + 60 * minutes
     for case, engine in by_importance(planned(device)):
-        if table.has(case, engine):
+        if table.has(row_of(case, engine, "")):
             continue
         if time.monotonic() > end:
-            table.put(case, engine, "out of time")
+            table.put(row_of(case, engine, "out of time"))
             continue
         found = try_to_measure(case, engine, effort(device, engine))
-        show(table.put(case, engine, found))
+        table.show(table.put(row_of(case, engine, found)))
     baseline.cache_clear()
-
-
-def show(row: Row) -> None:
-    """One line of the table, as it is written."""
-    print("  ".join(row[column] for column in COLUMNS if row[column]), flush=True)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""``results/throughput/core-<hardware>.csv``: a row as soon as it is measured.
+"""``results/throughput/<what>-<hardware>.csv``: a row as soon as it is measured.
 
 Beside it a ``.json`` says what all its rows were measured with. A table of another torch,
 number of threads or code revision is not continued but begun again.
@@ -10,7 +10,7 @@ import csv
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,21 +18,10 @@ from typing import Any
 import torch
 
 from benchmarks.provenance import code_revision, processor
-from benchmarks.throughput.cases import Case
-from benchmarks.throughput.measure import Measured
 
-KEY = ("model", "engine", "batch", "tokens", "dtype", "compiled")
-COLUMNS = (
-    *KEY,
-    "time_ratio",
-    "memory_ratio",
-    "examples_per_s",
-    "time_low",
-    "time_high",
-    "micro_batch",
-    "status",
-    "reason",
-)
+RESULTS = Path(__file__).resolve().parents[2] / "results" / "throughput"
+MEASURED, MISSING = "measured", "missing"
+"""What a row's ``status`` is; where it is missing, ``reason`` says why."""
 Row = dict[str, str]
 
 
@@ -66,84 +55,68 @@ def _threads() -> str:
     return "1-thread" if count == 1 else f"{count}-threads"
 
 
+def device_here() -> str:
+    """A GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class Table:
     """The table of one machine, on disk.
 
     Args:
-        folder: of the results.
-        machine: named in the file; see :class:`Machine`.
-        planned: ``(case, engine)`` of every row, in order: those that were not measured say so.
+        path: the file.
+        machine: what its rows are measured with; see :class:`Machine`.
+        key: the columns that tell its rows apart.
+        columns: all of them, ``status`` and ``reason`` among them.
+        planned: every row, in order, as it is before it is measured.
         fresh: begin again, whatever is there.
     """
 
     def __init__(
         self,
-        folder: Path,
+        path: Path,
         machine: Machine,
-        planned: Iterable[tuple[Case, str]],
+        key: Sequence[str],
+        columns: Sequence[str],
+        planned: Iterable[Row],
         fresh: bool = False,
     ) -> None:
-        self.path = folder / f"core-{machine.hardware}.csv"
-        self._rows = {}
-        for case, engine in planned:
-            row = _missing(case, engine, "not measured yet")
-            self._rows[_key(row)] = row
-        about, described = self.path.with_suffix(".json"), asdict(machine)
-        if not fresh and self.path.exists() and _read_json(about) == described:
-            self._rows |= {_key(row): row for row in _read(self.path) if _key(row) in self._rows}
-        folder.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._key, self._columns = key, columns
+        self._rows = {self._place(row): row for row in planned}
+        about, described = path.with_suffix(".json"), asdict(machine)
+        if not fresh and path.exists() and _read_json(about) == described:
+            kept = {self._place(row): row for row in _read(path)}
+            self._rows |= {place: row for place, row in kept.items() if place in self._rows}
+        path.parent.mkdir(parents=True, exist_ok=True)
         about.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
         self._write()
 
-    def has(self, case: Case, engine: str) -> bool:
-        """Whether the row was measured."""
-        row = self._rows.get(_key(_missing(case, engine, "")))
-        return row is not None and row["status"] == "measured"
+    def has(self, row: Row) -> bool:
+        """Whether the row with these keys was measured."""
+        found = self._rows.get(self._place(row))
+        return found is not None and found["status"] == MEASURED
 
-    def put(self, case: Case, engine: str, found: Measured | str) -> Row:
+    def put(self, row: Row) -> Row:
         """Write a row down: what was measured, or why it was not."""
-        row = _missing(case, engine, found) if isinstance(found, str) else _row(case, engine, found)
-        self._rows[_key(row)] = row
+        self._rows[self._place(row)] = row
         self._write()
         return row
+
+    def show(self, row: Row) -> None:
+        """Print a row as one line."""
+        print("  ".join(row[column] for column in self._columns if row[column]), flush=True)
+
+    def _place(self, row: Row) -> tuple[str, ...]:
+        return tuple(row[column] for column in self._key)
 
     def _write(self) -> None:
         partial = self.path.with_suffix(".tmp")
         with partial.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer = csv.DictWriter(file, self._columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(self._rows.values())
         partial.replace(self.path)
-
-
-def _row(case: Case, engine: str, found: Measured) -> Row:
-    figures = {
-        "time_ratio": f"{found.time_ratio:.3f}",
-        "time_low": f"{found.low:.3f}",
-        "time_high": f"{found.high:.3f}",
-        "memory_ratio": f"{found.memory_ratio:.3f}",
-        "examples_per_s": f"{found.examples_per_s:.4g}",
-    }
-    return _missing(case, engine, "") | figures | {"status": "measured"}
-
-
-def _missing(case: Case, engine: str, reason: str) -> Row:
-    known = {
-        "model": case.model,
-        "engine": engine,
-        "batch": str(case.batch),
-        "tokens": str(case.tokens),
-        "dtype": case.dtype,
-        "compiled": str(case.compiled).lower(),
-        "micro_batch": str(case.micro_batch),
-        "status": "missing",
-        "reason": reason,
-    }
-    return {column: known.get(column, "") for column in COLUMNS}
-
-
-def _key(row: Row) -> tuple[str, ...]:
-    return tuple(row[column] for column in KEY)
 
 
 def _read(path: Path) -> list[Row]:

@@ -6,7 +6,8 @@ are each test's ``extra_info``. The time that pytest-benchmark itself shows is t
 
 import pytest
 
-from benchmarks.throughput.core import device_here, effort, open_table, planned, try_to_measure
+from benchmarks.throughput.core import effort, open_table, planned, row_of, try_to_measure
+from benchmarks.throughput.table import device_here
 
 DEVICE = device_here()
 ROWS = planned(DEVICE)
@@ -27,6 +28,6 @@ def name(row):
 def test_row(benchmark, table, row):
     case, engine = row
     found = benchmark.pedantic(try_to_measure, (case, engine, effort(DEVICE, engine)), rounds=1)
-    benchmark.extra_info.update(table.put(case, engine, found))
+    benchmark.extra_info.update(table.put(row_of(case, engine, found)))
     if isinstance(found, str):
         pytest.skip(found)

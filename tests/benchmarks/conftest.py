@@ -14,6 +14,8 @@ from benchmarks.record import (
     save,
 )
 from benchmarks.report import make_report
+from wavedp.data.schema import Records
+from wavedp.data.toyfaces import ToyFaces
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +50,9 @@ def random_weights(random_weights_folder: Path, monkeypatch: pytest.MonkeyPatch)
     """The registry finds random networks for the time of one test."""
     fake_weights.use(random_weights_folder, monkeypatch)
     return random_weights_folder
+
+
+@pytest.fixture(scope="module")
+def faces(cache: str) -> Records:
+    """Two hundred evaluation images of toyfaces."""
+    return ToyFaces(private_records=8, evaluation_records=200, cache_dir=cache).evaluation()

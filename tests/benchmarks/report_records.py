@@ -30,10 +30,23 @@ def scores(fd: float) -> dict[str, MetricValue]:
     """Both embedded metrics, the second a falling function of the first."""
     return {
         "fd_toy": MetricValue(
-            value=fd, direction="lower", n_samples=500, n_reference=400, floor=1.0, protocol="p"
+            value=fd,
+            direction="lower",
+            n_samples=500,
+            n_reference=400,
+            floor=1.0,
+            protocol="p",
+            reads="evaluation",
+            unlike="FID",
         ),
         "clip_toy": MetricValue(
-            value=0.3 - 0.002 * fd, direction="higher", n_samples=200, floor=0.31, protocol="p"
+            value=0.3 - 0.002 * fd,
+            direction="higher",
+            n_samples=200,
+            floor=0.31,
+            protocol="p",
+            reads="nothing",
+            unlike="CLIP score",
         ),
     }
 

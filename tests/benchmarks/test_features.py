@@ -107,11 +107,12 @@ def test_an_unknown_mode_and_a_wrong_file_are_refused(
 ) -> None:
     with pytest.raises(UserError, match="legacy_tensorflow"):
         Inception("dirty")
-    fake_weights.use(tmp_path, monkeypatch)
     (tmp_path / "inception-2015-12-05.pt").write_bytes(b"not a program")
+    fake_weights.use(tmp_path, monkeypatch)
     with pytest.raises(UserError, match="not the Inception of clean-fid"):
         shared(Inception(), CPU)
     (tmp_path / "inception_fid_768_fp16.safetensors").write_bytes(b"nor tensors")
+    fake_weights.use(tmp_path, monkeypatch)
     with pytest.raises(UserError, match="does not fit"):
         shared(Inception768(), CPU)
 

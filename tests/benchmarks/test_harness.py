@@ -263,13 +263,13 @@ def test_plans_come_from_the_config_alone():
 def test_reference_held_out_and_prompts_never_meet(cache):
     dataset = ToyFaces(private_records=8, evaluation_records=30, cache_dir=cache)
     evaluation = make_evaluation(dataset, 20)
-    assert len(evaluation.held_out) == 15
+    assert len(evaluation.held) == 15
     assert len(evaluation.reference) == 15
     assert len(evaluation.prompts) == 20
-    held = {image.tobytes() for image in evaluation.held_out.images}
+    held = {image.numpy().tobytes() for batch in evaluation.held_images for image in batch}
     assert held.isdisjoint(image.tobytes() for image in evaluation.reference.images)
     for index, prompt in enumerate(evaluation.prompts):
-        assert prompt in evaluation.held_out.captions[index % 15]
+        assert prompt in evaluation.records.captions[index % 15]
 
 
 def test_scores_do_not_depend_on_batches_or_order(cache):

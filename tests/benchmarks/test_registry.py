@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import io
 import json
+import socket
+import subprocess
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+import torch
+from pydantic import ValidationError
 
 from benchmarks import registry, weights
 from benchmarks.digest import sha256
+from benchmarks.features.inception import Inception
 from benchmarks.fetch import fetch, fetch_all
-from benchmarks.registry import MissingWeights, Weights, entries, entry, find, locate, overlap
+from benchmarks.pin import pin
+from benchmarks.registry import (
+    MissingWeights,
+    Unpinned,
+    Weights,
+    entries,
+    entry,
+    find,
+    locate,
+    overlap,
+)
 from wavedp.dp.errors import UserError
 
 CONTENT = b"some weights " * 1000
@@ -139,6 +154,108 @@ def test_no_network_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
         fetch(some(tmp_path))
 
 
+def test_a_silent_server_is_one_sentence_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It accepts the connection and never answers."""
+    monkeypatch.setattr("benchmarks.fetch.TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        item = some(tmp_path, url=f"http://127.0.0.1:{server.getsockname()[1]}/some.bin")
+        with pytest.raises(UserError, match=r"cannot be reached \(.*timed out.*put it into"):
+            fetch(item)
+    assert list((tmp_path / "own").iterdir()) == []
+
+
+def test_a_connection_that_breaks_leaves_nothing(tmp_path: Path) -> None:
+    """Python takes its end for that of the file; the server said how long the file is."""
+
+    class Broken(io.BytesIO):
+        headers: ClassVar[dict[str, str]] = {"Content-Length": str(len(CONTENT) + 1)}
+
+    item = some(tmp_path, url="https://example.org/some.bin")
+    with pytest.raises(UserError, match=r"13000 of 13001 bytes came"):
+        fetch(item, lambda _: Broken(CONTENT))
+    assert list((tmp_path / "own").iterdir()) == []
+
+
+def register(monkeypatch: pytest.MonkeyPatch, *items: Weights) -> None:
+    found = {item.name: item for item in items}
+    monkeypatch.setattr(registry, "entries", lambda: found)
+    monkeypatch.setattr("benchmarks.fetch.entries", lambda: found)
+
+
+def test_a_file_without_a_published_digest_is_pinned_when_it_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = some(tmp_path, url="https://example.org/some.bin")
+    register(monkeypatch, item)
+    path = fetch(item, lambda _: io.BytesIO(CONTENT))
+    line = (tmp_path / "own" / "some.bin.sha256").read_text()
+    assert line == f"{sha256(path)}  some.bin\n"
+    assert find("some") == path
+    subprocess.run(["sha256sum", "--check", "some.bin.sha256"], cwd=path.parent, check=True)
+    path.write_bytes(CONTENT + b"!")
+    with pytest.raises(UserError, match=r"is not the file .* remove it and some.bin.sha256"):
+        find("some")
+
+
+def test_a_file_that_no_digest_knows_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = some(tmp_path, url="https://example.org/some.bin")
+    register(monkeypatch, item)
+    path = put(tmp_path / "own" / "some.bin")
+    with pytest.raises(Unpinned, match=r"pin it by `python -m benchmarks.weights some`") as caught:
+        find("some")
+    assert str(tmp_path) not in str(caught.value)  # it becomes a reason in records
+    put(path.with_name("some.bin.sha256"), b"torn")
+    with pytest.raises(Unpinned):
+        find("some")
+    assert fetch_all() == 0  # nobody has said that it is the right one
+    with pytest.raises(Unpinned):
+        find("some")
+    assert fetch_all(["some"], lambda _: pytest.fail("it is here")) == 0
+    assert find("some") == path
+
+
+def test_a_pin_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    put(tmp_path / "some.bin.sha256" / "a folder in its place")
+    file = put(tmp_path / "some.bin")
+    with pytest.raises(UserError, match="that you can write to"):
+        pin(file)
+
+
+def test_a_program_needs_its_whole_digest(tmp_path: Path) -> None:
+    for digest in (None, "f58cb9b6"):
+        with pytest.raises(ValidationError, match="a program needs its whole SHA-256"):
+            some(tmp_path, program=True, sha256=digest)
+    assert some(tmp_path, program=True, sha256="0" * 64).digest == "0" * 64
+
+
+def test_the_inception_of_fid_is_the_published_program() -> None:
+    """The digest that k-diffusion and others pin for NVIDIA's address."""
+    item = entry("inception-2015-12-05")
+    assert item.program
+    assert item.digest == "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+    assert item.file == "inception-2015-12-05.pt"
+    assert all(e.program for e in entries().values() if e.file.endswith(".pt"))
+
+
+def test_a_program_with_another_digest_is_never_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Other(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    path = put(tmp_path / "own" / "inception-2015-12-05.pt")
+    torch.jit.script(Other()).save(path)
+    put(path.with_name(f"{path.name}.sha256"), f"{sha256(path)}  {path.name}\n".encode())
+    monkeypatch.setattr(torch.jit, "load", lambda *_: pytest.fail("it was opened"))
+    with pytest.raises(UserError, match=r"is not the file .* begin with f58cb9b6ec323ed6"):
+        Inception().load(torch.device("cpu"))
+
+
 def test_one_that_cannot_be_fetched_does_not_stop_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +273,7 @@ def test_the_command_lists_and_refuses_unknown_names(
 ) -> None:
     assert weights.main(["list"]) == 0
     text = capfd.readouterr().err
-    for words in ("inception-2015-12-05: missing, 96 MB", "toy32-prior: here", "MIT", "unknown"):
+    for words in ("inception-2015-12-05: missing, 95.6 MB", "toy32-prior: here", "MIT", "unknown"):
         assert words in text
     with pytest.raises(UserError, match="Unknown weights 'inceptoin'"):
         weights.main(["inceptoin"])

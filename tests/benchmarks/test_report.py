@@ -30,7 +30,8 @@ def test_summary_has_the_columns_and_the_order(suite: Path) -> None:
     assert ",".join(rows[0]) == (
         "dataset,method,row,epsilon_target,epsilon_spent,delta,sampling_probability,"
         "noise_multiplier,steps,fd_toy,clip_toy,n_samples,train_examples_per_s,train_seconds,"
-        "sample_images_per_s,peak_memory_mb,seed,status,cell,reason,accountant,relation"
+        "sample_images_per_s,peak_memory_mb,seed,status,cell,reason,accountant,relation,"
+        "evaluation_not_private"
     )
     assert [rows[0]["dataset"], rows[-1]["dataset"]] == ["toy_faces", "toy_shapes"]
     wavelet = [r for r in rows if (r["dataset"], r["method"]) == ("toy_shapes", "dp_wavelet")]
@@ -139,7 +140,7 @@ def test_markdown_bolds_the_best_and_shows_failures() -> None:
     assert "| DP full finetune | ε = 10 | failed | failed |" in text
     assert "<script>" not in text
     assert "\\| a" in text
-    assert "| real images | floor | 1.000 | 0.3100 |" in text
+    assert "| real images† | floor | 1.000 | 0.3100 |" in text
 
 
 def test_terminal_fits_80_columns_and_names_everything() -> None:
@@ -158,7 +159,7 @@ def test_terminal_fits_80_columns_and_names_everything() -> None:
     text = console.export_text()
     assert max(map(len, text.splitlines())) <= 80
     assert "\x1b" not in text
-    for words in ("fd_toy ↓", "clip_toy ↑", "another_long_metric_1", "continued", "failed:"):
+    for words in ("fd_toy† ↓", "clip_toy ↑", "another_long_metric_1", "continued", "failed:"):
         assert words in text
     assert "…" not in text
 
@@ -177,7 +178,7 @@ def test_footer_says_what_the_numbers_are_and_are_not() -> None:
         "not FID",
         "real low band through the public stage",
         "an evaluation, not a release",
-        "fd_toy 1.000",
+        "real images†: what real held-out images score",
         "† fd_toy reads private records",
         "‡ reproducible noise, not a release",
     ):

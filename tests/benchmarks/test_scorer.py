@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 
 import fake_weights
-import numpy as np
 import pytest
 import torch
 from report_records import record
@@ -54,7 +53,7 @@ def test_missing_weights_leave_the_other_metrics_and_no_number(
     }
     reason = found.missing["prdc_recall"].reason
     assert reason.startswith("weights inception-2015-12-05 missing, get them by `python -m")
-    held = torch.from_numpy(np.array(found.evaluation.held_out.images))
+    held = torch.cat(list(found.evaluation.held_images))
     values = found.values([held], found.evaluation.prompts, "text")
     assert not set(values) & set(found.missing)
     assert {"spectral_energy_ll", "memorisation_closer", "prdc_toy_recall"} <= set(values)
@@ -62,7 +61,7 @@ def test_missing_weights_leave_the_other_metrics_and_no_number(
 
 def test_values_say_what_they_read_and_how_sure_they_are(dataset: ToyFaces) -> None:
     found = Scorer.make(dataset, NETWORK_FREE, 40)
-    held = torch.from_numpy(np.array(found.evaluation.held_out.images))
+    held = torch.cat(list(found.evaluation.held_images))
     values = found.values(list(held.split(13)), found.evaluation.prompts, "text")
     reads = {name: value.reads for name, value in values.items()}
     assert (reads["fd_toy"], reads["clip_toy"]) == ("evaluation", "nothing")
@@ -73,8 +72,12 @@ def test_values_say_what_they_read_and_how_sure_they_are(dataset: ToyFaces) -> N
     assert values["clip_toy"].n_reference is None
     for name, value in values.items():
         assert value.value == pytest.approx(found.real[name], rel=1e-4, abs=1e-6)
-        assert value.standard_error is not None
-        assert value.standard_error >= 0
+        # One set of samples does not tell how much recall and coverage vary.
+        stated = not name.endswith(("recall", "coverage"))
+        assert (value.standard_error is not None and value.standard_error >= 0) == stated, name
+    unlike = {name: value.unlike for name, value in values.items()}
+    assert (unlike["fd_toy"], unlike["clip_toy"]) == ("FID", "CLIP score")
+    assert unlike["memorisation_distance"] == ""
     assert set(values["fd_toy"].weights) == {"yardstick"}
     assert values["spectral_energy_d1"].direction == "zero"
     unconditional = found.values([held], found.evaluation.prompts, "none")
@@ -86,9 +89,8 @@ def test_pairs_are_a_sample_and_the_real_image_of_its_caption(
 ) -> None:
     """The real images in the order of their prompts score 0, in another order they do not."""
     found = Scorer.make(dataset, ["lpips"], 90)  # 60 held-out images: some serve twice
-    held = np.array(found.evaluation.held_out.images)
-    batches = list(torch.from_numpy(held[list(found.evaluation.rows)]).split(25))
     prompts = found.evaluation.prompts
+    batches = list(found.evaluation.real(slice(0, len(prompts))).split(25))
     assert found.score(batches, prompts) == {"lpips": pytest.approx(0, abs=1e-6)}
     assert found.score(batches[::-1], prompts)["lpips"] > 1e-3
     assert found.real == {}  # an image against itself says nothing
@@ -98,7 +100,7 @@ def test_real_images_are_not_scored_against_themselves(dataset: ToyFaces) -> Non
     everything = Protocol(name="all", reference="all", prompts=50)
     found = Scorer.make(dataset, ["fd_toy", "clip_toy"], 10, everything)
     assert set(found.real) == {"clip_toy"}
-    held = torch.from_numpy(np.array(found.evaluation.held_out.images))
+    held = torch.cat(list(found.evaluation.held_images))
     assert found.values([held], found.evaluation.prompts, "text")["fd_toy"].floor is None
 
 
@@ -131,13 +133,17 @@ def test_metrics_that_share_a_network_pass_each_image_once(
     assert space is found.metrics["prdc"].space  # type: ignore[attr-defined]
     extract = space.extract
     monkeypatch.setattr(space, "extract", lambda x: seen.append(len(x)) or extract(x))
-    held = torch.from_numpy(np.array(found.evaluation.held_out.images))
+    held = torch.cat(list(found.evaluation.held_images))
     found.score(list(held.split(10)), found.evaluation.prompts)
     assert sum(seen) == len(held)
 
 
 def test_a_run_without_weights_says_so_in_records_and_tables(
-    tmp_path: Path, cache: str, in_root: Path, no_weights: None
+    tmp_path: Path,
+    cache: str,
+    in_root: Path,
+    no_weights: None,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     chosen = [
         *("suite=smoke", "suite.samples=24", "suite.metrics=[fd_toy,fid,memorisation]"),
@@ -158,8 +164,12 @@ def test_a_run_without_weights_says_so_in_records_and_tables(
     for words in ("not computed", "fid not computed: weights inception-2015-12-05 missing"):
         assert words in text
         assert words in page
-    assert "fd_toy ↓ †" in text
-    assert "memorisation_distance ↑ †" in text
+    said = " ".join(capsys.readouterr().err.split())
+    for name in ("fd_toy†", "memorisation_distance† (reads private records)"):
+        assert name in text
+        assert name in page
+        assert f"{name} {records[0].metrics[name.split('†')[0]].value:.2f}" in said
+    assert "† evaluation, not private" in said
     assert "evaluation, not private" in text
     assert "| method | row | overlap |" in text
     assert evaluated.prompts_sha256[:16] in page
@@ -171,7 +181,12 @@ def test_a_run_without_weights_says_so_in_records_and_tables(
 
 def scored(value: float, seed: int = 0, **changes: object) -> Record:
     score = MetricValue(
-        value=value, direction="zero", n_samples=9, protocol="p", standard_error=0.5
+        value=value,
+        direction="zero",
+        n_samples=9,
+        protocol="p",
+        reads="nothing",
+        standard_error=0.5,
     ).model_copy(update=changes)
     return record(seed=seed).model_copy(update={"metrics": {"energy": score}})
 
@@ -187,7 +202,7 @@ def test_nearer_to_zero_is_better() -> None:
 def test_one_seed_shows_the_interval_over_samples_and_says_so() -> None:
     records = [scored(10.0)]
     assert compare(records, "toy_shapes").lines[0].cells[0].text == "10.00 ± 0.98"
-    assert "over samples (bootstrap)" in " ".join(footer(records))
+    assert "95% interval over samples and" in " ".join(footer(records))
     two = [scored(10.0), scored(11.0, seed=1)]
     assert "±" in compare(two, "toy_shapes").lines[0].cells[0].text
     assert "t-interval over seeds" in " ".join(footer(two))
@@ -213,15 +228,6 @@ def test_what_is_not_computed_is_a_column_and_a_sentence() -> None:
     assert "not computed" in [cell.text for cell in comparison.lines[0].cells]
     assert "fid not computed: weights x missing, get them by y." in footer(records)
     assert "not computed" in markdown(records)
-
-
-def test_evaluation_and_private_reading_are_marked_apart() -> None:
-    reads = [scored(1.0, reads="evaluation"), scored(1.0, reads="private", reads_private=True)]
-    for item, what in zip(reads, ("the evaluation split", "private records"), strict=True):
-        assert metrics_of([item])[0].title.endswith("†")
-        text = " ".join(footer([item]))
-        assert f"† energy reads {what}: evaluation, not private" in text
-    assert "†" not in metrics_of([scored(1.0, reads="nothing")])[0].title
 
 
 def test_overlap_stands_beside_epsilon_where_it_is_recorded() -> None:

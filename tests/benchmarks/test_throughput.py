@@ -15,7 +15,7 @@ from benchmarks.throughput.cases import CPU, GPU, transformer
 from benchmarks.throughput.measure import Effort, baseline
 from benchmarks.throughput.meter import PeakMemory
 from benchmarks.throughput.sides import Ordinary, train
-from benchmarks.throughput.table import COLUMNS, Machine, Table
+from benchmarks.throughput.table import Machine, Table
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = transformer("tiny", length=4, width=8, depth=1, heads=2, batch=6, micro_batch=3)
@@ -35,26 +35,35 @@ def read(table):
 
 @pytest.fixture
 def make_table(tmp_path):
-    planned = [(TINY, "bookkeeping"), (TINY, "hooks"), (GPU[0], "bookkeeping")]
-    return lambda **settings: Table(tmp_path, Machine.here("cpu"), planned, **settings)
+    cases = [(TINY, "bookkeeping"), (TINY, "hooks"), (GPU[0], "bookkeeping")]
+
+    def make(machine=None, **settings):
+        rows = [core.row_of(*case, "not measured yet") for case in cases]
+        where = (tmp_path / "x.csv", machine or Machine.here("cpu"))
+        return Table(*where, core.KEY, core.COLUMNS, rows, **settings)
+
+    return make
+
+
+def row(engine, found=""):
+    return core.row_of(TINY, engine, found)
 
 
 @pytest.mark.parametrize("engine", ["bookkeeping", "hooks", "ghost"])
 def test_a_row_is_ratios_to_the_ordinary_step(make_table, engine):
-    found = core.try_to_measure(TINY, engine, EFFORT)
-    row = make_table().put(TINY, engine, found)
-    assert row["status"] == "measured", row
-    assert float(row["time_low"]) <= float(row["time_ratio"]) <= float(row["time_high"])
-    assert float(row["memory_ratio"]) > 0
-    assert float(row["examples_per_s"]) > 0
+    found = make_table().put(row(engine, core.try_to_measure(TINY, engine, EFFORT)))
+    assert found["status"] == "measured", found
+    assert float(found["time_low"]) <= float(found["time_ratio"]) <= float(found["time_high"])
+    assert float(found["memory_ratio"]) > 0
+    assert float(found["examples_per_s"]) > 0
 
 
 def test_the_table_says_what_is_missing_and_goes_on_where_it_stopped(make_table):
     table = make_table()
-    table.put(TINY, "bookkeeping", core.try_to_measure(TINY, "bookkeeping", EFFORT))
-    table.put(GPU[0], "bookkeeping", "no GPU here")
+    table.put(row("bookkeeping", core.try_to_measure(TINY, "bookkeeping", EFFORT)))
+    table.put(core.row_of(GPU[0], "bookkeeping", "no GPU here"))
     first, second, third = read(table)
-    assert tuple(first) == COLUMNS
+    assert tuple(first) == core.COLUMNS
     assert (first["model"], first["engine"], first["batch"]) == ("tiny", "bookkeeping", "6")
     assert (first["tokens"], first["dtype"], first["compiled"]) == ("4", "float32", "false")
     assert (second["status"], second["reason"]) == ("missing", "not measured yet")
@@ -64,16 +73,17 @@ def test_the_table_says_what_is_missing_and_goes_on_where_it_stopped(make_table)
     assert about["torch_version"] == torch.__version__
 
     again = make_table()
-    assert again.has(TINY, "bookkeeping")
-    assert not again.has(TINY, "hooks")
-    assert not make_table(fresh=True).has(TINY, "bookkeeping")
+    assert again.has(row("bookkeeping"))
+    assert not again.has(row("hooks"))
+    assert not make_table(fresh=True).has(row("bookkeeping"))
 
 
-def test_a_table_of_another_machine_is_not_continued(make_table, tmp_path):
+def test_a_table_of_another_machine_is_not_continued(make_table):
     found = core.try_to_measure(TINY, "bookkeeping", EFFORT)
-    make_table().put(TINY, "bookkeeping", found)
+    make_table().put(row("bookkeeping", found))
+    assert make_table().has(row("bookkeeping"))
     other = replace(Machine.here("cpu"), torch_version="0.0")
-    assert not Table(tmp_path, other, [(TINY, "bookkeeping")]).has(TINY, "bookkeeping")
+    assert not make_table(other).has(row("bookkeeping"))
 
 
 def test_a_row_that_fails_is_a_reason_and_not_the_end():
@@ -129,7 +139,7 @@ def test_it_runs_where_there_is_only_torch_and_numpy():
     code = """
 import sys
 absent = ("opacus", "dp_accounting", "pydantic", "rich", "hydra", "omegaconf", "diffusers",
-          "psutil", "pytest", "ptwt", "safetensors")
+          "psutil", "pytest", "safetensors")
 class Refuse:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in absent:

@@ -2,6 +2,9 @@
 
 import itertools
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from wavedp.dp.noise import GaussianNoise
 from wavedp.protocol import ImageGenerator
 
 RECORDS = 48
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(params=choices("method"))
@@ -181,6 +185,15 @@ def test_nothing_of_private_data_is_printed_or_left_in_files(method, cache, tmp_
     finetuned(method, cache, again, seed=7)
     others = [json.loads(x) for x in next(again.glob("*")).read_text().splitlines()[1:]]
     assert [line["noise"] for line in others] == names  # whatever the records are
+
+
+def test_no_door_to_private_records_is_loaded_with_a_method(method):
+    """In a fresh process: neither the one for evaluation nor the harness's view behind it."""
+    target = cells([f"method={method}"])[0].config.method.generator["_target_"]
+    doors = "{'wavedp.dp.evaluation_door', 'benchmarks.private_view', 'benchmarks'}"
+    code = f"import sys, {target.rpartition('.')[0]}; print({doors} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout.strip(), done.returncode) == ("set()", 0)
 
 
 def test_private_records_reach_a_method_sealed(cache):

@@ -181,3 +181,11 @@ def test_a_size_below_zero_does_not_lead_back_for_ever(tmp_path: Path, size: int
     _, found = surveyed(root, tmp_path)
     assert found[0].kind is Kind.CORRUPT
     assert "not a whole tar file" in found[0].text
+
+
+def test_compressed_shards_are_refused_with_the_way(shards: Path, tmp_path: Path) -> None:
+    """They cannot be read in place: an image has no bytes of its own in them."""
+    packed = shards / "b-0.tar.gz"
+    packed.write_bytes(gzip.compress((shards / "a-0.tar").read_bytes()))
+    corpus = webdataset(shards, tmp_path, public_records=2, files="*.tar.gz")
+    refused(corpus, "b-0.tar.gz is not a whole tar file", "gunzip")

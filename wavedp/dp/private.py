@@ -3,7 +3,8 @@
 A method gets a :class:`PrivateRecords` and can do two things with it: hand it to the trainer
 together with a per-example loss, or ``map`` a frozen per-record function over it, which gives
 another sealed handle. There is no indexing, no iteration, no length and no pickling, so that
-a method cannot look at private data by accident. It prevents mistakes, not malice.
+a method cannot look at private data by accident. It prevents mistakes, not malice. Evaluation has
+a door of its own, which no method can reach: :mod:`wavedp.dp.evaluation_door`.
 """
 
 from __future__ import annotations

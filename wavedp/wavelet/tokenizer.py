@@ -21,7 +21,7 @@ from wavedp.dp.errors import UserError
 from wavedp.dp.trainer import Trainer
 from wavedp.nn.images import to_float
 from wavedp.nn.schedule import cosine
-from wavedp.wavelet.transform import decompose, reconstruct
+from wavedp.wavelet.transform import check_divisible, decompose, reconstruct
 
 
 class SpectralTokenizer(nn.Module):
@@ -50,6 +50,7 @@ class SpectralTokenizer(nn.Module):
         width: int = 32,
     ) -> None:
         super().__init__()
+        check_divisible(resolution, resolution, levels)
         if (resolution >> levels) % grid:
             raise UserError(
                 f"A {grid}x{grid} token grid does not divide the {resolution >> levels} pixels of "

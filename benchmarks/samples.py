@@ -1,0 +1,123 @@
+"""The samples of a cell: drawn once, kept in the user's cache, scored as often as one likes.
+
+They are what the cell's generator released. A metric that is asked for later, or whose weights are
+fetched later, is computed from them; without them it would take another private training, which is
+another release. ``<cache_dir>/samples/<cell>.npy`` is an ordinary array, uint8 ``[n, 3, R, R]``, in
+the order of the prompts. The folder opens for its owner only: the samples of the non-private rows
+and of the oracle are covered by no epsilon.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from wavedp.dp.errors import UserError
+
+STRIP = 16
+"""Samples kept as a picture, one per shared prompt."""
+
+
+class Samples:
+    """Where the samples of one cell are.
+
+    :meth:`write` draws them into a file of another name, and :meth:`keep` gives it its own when the
+    record is saved: so a record never finds the samples of a run that did not finish.
+
+    Args:
+        cache_dir: the user's cache.
+        cell: the cell's identity, which is the record's name.
+    """
+
+    def __init__(self, cache_dir: str | Path, cell: str) -> None:
+        self.file = Path(cache_dir) / "samples" / f"{cell}.npy"
+        self._partial = self.file.with_suffix(".partial")
+
+    def write(self, batches: Iterable[Tensor], count: int, resolution: int) -> np.ndarray:
+        """Write batches as they come, so that they are in memory one at a time.
+
+        Args:
+            batches: uint8 ``[b, 3, R, R]``, ``count`` images together.
+
+        Returns:
+            All of them, memory-mapped and read-only.
+
+        Raises:
+            UserError: they are not what was promised, or the disk is full.
+        """
+        shape, written = (count, 3, resolution, resolution), 0
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self.file.parent.chmod(0o700)
+            # Plain writes raise where the disk is full; a memory map would kill the process.
+            with self._partial.open("wb") as file:
+                form = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, form)
+                for images in batches:
+                    if images.dtype != torch.uint8 or tuple(images.shape[1:]) != shape[1:]:
+                        found = f"{images.dtype} {list(images.shape)}"
+                        raise UserError(f"Samples must be uint8 [b, 3, R, R], and are {found}.")
+                    file.write(images.contiguous().numpy().data)
+                    written += len(images)
+        except OSError as error:
+            raise UserError(
+                f"The samples {self._partial} cannot be written ({error.strerror or error}); free "
+                "some space or set cache_dir to another disk."
+            ) from error
+        if written != count:
+            raise UserError(f"The method drew {written} images for {count} prompts.")
+        return _mapped(self._partial)
+
+    def keep(self) -> None:
+        """Keep what :meth:`write` wrote, in the place of earlier samples."""
+        os.replace(self._partial, self.file)
+
+    def discard(self) -> None:
+        """Forget what :meth:`write` wrote and was not kept."""
+        self._partial.unlink(missing_ok=True)
+
+    def open(self, count: int, strip: Path) -> np.ndarray | None:
+        """The kept samples, memory-mapped, if they are those of a record.
+
+        Cells of two suites may have one identity, and each its own noise. The record's picture,
+        which is lossless, tells their samples apart.
+
+        Args:
+            count: how many samples the record scored.
+            strip: the record's picture, made by :func:`save_strip`.
+
+        Returns:
+            None if they are not there, or are those of another run.
+        """
+        try:
+            images = _mapped(self.file)
+            with Image.open(strip) as picture:
+                first = np.asarray(picture.convert("RGB"))
+        except (OSError, ValueError, EOFError):
+            return None
+        if images.ndim != 4 or len(images) != count or images.dtype != np.uint8:
+            return None
+        return images if np.array_equal(side_by_side(images[:STRIP]), first) else None
+
+
+def save_strip(images: np.ndarray, path: Path) -> None:
+    """The first images of ``[n, 3, H, W]`` side by side as a lossless PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(side_by_side(images[:STRIP])).save(path)
+
+
+def side_by_side(images: np.ndarray) -> np.ndarray:
+    """Images ``[n, 3, H, W]`` as one of ``[H, n W, 3]``."""
+    row = images.transpose(2, 0, 3, 1)
+    return np.ascontiguousarray(row.reshape(images.shape[2], -1, 3))
+
+
+def _mapped(path: Path) -> np.ndarray:
+    images: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    return images
