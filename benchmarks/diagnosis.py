@@ -139,17 +139,33 @@ REMEDY = {
 
 
 def duplicates(sides: Sequence[Examination]) -> Iterator[Finding]:
-    """Pictures that are the same, exactly or nearly, within a side and between two."""
+    """Pictures that are the same, exactly or nearly, within a side and between two.
+
+    A picture that is a side's copy of an earlier one is reported as that, and takes no part in the
+    search for near ones: a corpus full of one placeholder would have as many pairs as its square.
+    """
     bounds = np.cumsum([0, *(len(side.photos) for side in sides)])
+    copies = [exact_pairs(side.seen.digests) for side in sides]
+    first = [
+        np.setdiff1d(np.arange(len(side.photos)), again[:, 1])
+        for side, again in zip(sides, copies, strict=True)
+    ]
+    rows = np.concatenate([own + start for own, start in zip(first, bounds, strict=False)])
     digests = np.concatenate([side.seen.digests for side in sides])
-    near = near_pairs(np.concatenate([side.seen.thumbs for side in sides]))
-    same = digests[near[:, 0]] == digests[near[:, 1]]
-    # Also those without structure, which have no hash.
-    exact = np.unique(np.concatenate([exact_pairs(digests), near[same]]), axis=0)
+    thumbs = [side.seen.thumbs[own] for side, own in zip(sides, first, strict=True)]
+    near = rows[near_pairs(np.concatenate(thumbs))]
+    near = near[digests[near[:, 0]] != digests[near[:, 1]]]
     for a, b in combinations_with_replacement(range(len(sides)), 2):
         if (sides[a].side, sides[b].side) in REMEDY:
-            for kind, pairs in ((Kind.EXACT, exact), (Kind.NEAR, near[~same])):
-                yield from _duplicate(kind, sides[a], sides[b], _between(pairs, bounds, a, b))
+            exact = copies[a] if a == b else _common(sides[a], sides[b])
+            yield from _duplicate(Kind.EXACT, sides[a], sides[b], exact)
+            yield from _duplicate(Kind.NEAR, sides[a], sides[b], _between(near, bounds, a, b))
+
+
+def _common(a: Examination, b: Examination) -> Pairs:
+    """Pictures of side ``b`` with the first one of side ``a`` that is the same."""
+    bounds = np.array([0, len(a.photos), len(a.photos) + len(b.photos)])
+    return _between(exact_pairs(np.concatenate([a.seen.digests, b.seen.digests])), bounds, 0, 1)
 
 
 def _between(pairs: Pairs, bounds: np.ndarray, a: int, b: int) -> Pairs:

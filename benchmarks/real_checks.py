@@ -40,7 +40,7 @@ DISTANCES = ("fid_768", "prdc_768", "spectral")
 
 @dataclass(frozen=True)
 class Side:
-    """Some images of the folder: so many from a place in its order on."""
+    """Some images of the folder: one of ``PARTS`` that follow one another in its order."""
 
     of: str
     part: int
@@ -50,13 +50,17 @@ class Side:
         """How many."""
         return FACES if self.of == "faces" else PHOTOGRAPHS
 
-    def dataset(self, root: Path, cache: Path, private: Side | None = None) -> Dataset:
-        """A data set with these images for evaluation and, if it matters, others private."""
-        other = private or Side(self.of, (self.part + 1) % PARTS)
+    @property
+    def next(self) -> Side:
+        """The part behind it, and behind the last the first."""
+        return Side(self.of, (self.part + 1) % PARTS)
+
+    def dataset(self, root: Path, cache: Path) -> Dataset:
+        """A data set with these images for evaluation and the next ones private."""
         layout = {
             "faces": (
-                *("dataset=image_folder", f"dataset.root={root}/mmcelebahq64/image"),
-                *("dataset.private.folder=images", "dataset.evaluation.folder=images"),
+                *("dataset=image_folder", f"dataset.root={root}/mmcelebahq64"),
+                *("dataset.private.folder=image", "dataset.evaluation.folder=image"),
                 "dataset.template='{label}'",
             ),
             "photographs": ("dataset=coco_mini", f"dataset.root={root}/coco_mini"),
@@ -69,7 +73,7 @@ class Side:
                     f"dataset.evaluation_records={self.count}",
                     f"dataset.evaluation.start={self.part * self.count}",
                     f"dataset.private_records={self.count}",
-                    f"dataset.private.start={other.part * other.count}",
+                    f"dataset.private.start={self.next.part * self.count}",
                 ]
             ).dataset
         )
@@ -78,10 +82,9 @@ class Side:
 
 @dataclass(frozen=True)
 class Check:
-    """Samples that some metrics score against a reference, with records beside it as private."""
+    """Samples that some metrics score against a reference."""
 
     reference: Side
-    private: Side
     samples: Side
     what: str
     metrics: tuple[str, ...]
@@ -89,20 +92,16 @@ class Check:
 
 def checks() -> list[Check]:
     """Of both sets."""
-    faces, photographs = (
-        [Side(of, part) for part in range(PARTS)] for of in ("faces", "photographs")
-    )
+    faces, photographs = Side("faces", 0), Side("photographs", 0)
     both = ("memorisation", "memorisation_768")
     found = []
-    for (reference, private, others), memories in ((faces, both[:1]), (photographs, both)):
-        kind = reference.of
+    for side, memories in ((faces, both[:1]), (photographs, both)):
         found += [
-            Check(reference, private, others, f"other {kind}", DISTANCES + memories),
-            Check(reference, private, reference, f"the same {kind}", DISTANCES),
-            Check(reference, private, private, f"copies of private {kind}", memories),
+            Check(side, side.next.next, f"other {side.of}", DISTANCES + memories),
+            Check(side, side, f"the same {side.of}", DISTANCES),
+            Check(side, side.next, f"copies of private {side.of}", memories),
         ]
-    far = Check(faces[0], faces[1], photographs[0], "photographs of other things", DISTANCES)
-    return [*found, far]
+    return [*found, Check(faces, photographs, "photographs of other things", DISTANCES)]
 
 
 def measure(root: Path, cache: Path) -> Iterator[tuple[Check, dict[str, MetricValue]]]:
@@ -115,7 +114,7 @@ def measure(root: Path, cache: Path) -> Iterator[tuple[Check, dict[str, MetricVa
     for check in checks():
         if check.reference not in scorers:
             names = {n: None for c in checks() if c.reference == check.reference for n in c.metrics}
-            dataset = check.reference.dataset(root, cache, check.private)
+            dataset = check.reference.dataset(root, cache)
             scorers[check.reference] = Scorer.make(
                 dataset, list(names), check.reference.count, PROTOCOL
             )
@@ -127,28 +126,31 @@ def measure(root: Path, cache: Path) -> Iterator[tuple[Check, dict[str, MetricVa
         yield check, scorer.values(samples, captions, "none", check.metrics)
 
 
+def figure(value: float | None) -> str:
+    """As the table has it: with what differs between machines rounded off; empty for None."""
+    return "" if value is None else f"{value:.4f}".replace("-0.0000", "0.0000")
+
+
 def table(root: Path) -> pd.DataFrame:
     """One row per number."""
     rows = []
     with TemporaryDirectory(prefix="wavedp-real-checks-") as cache:
         for check, values in measure(root, Path(cache)):
             console.print(f"{check.what}, against {check.reference.count} {check.reference.of}")
-            for name, value in values.items():
-                rows.append(
-                    {
-                        "reference": check.reference.of,
-                        "samples": check.what,
-                        "metric": name,
-                        "value": f"{value.value:.5g}",
-                        "standard_error": ""
-                        if value.standard_error is None
-                        else f"{value.standard_error:.2g}",
-                        "n_samples": value.n_samples,
-                        "n_reference": value.n_reference,
-                        "reads": value.reads,
-                        "protocol": value.protocol,
-                    }
-                )
+            rows += [
+                {
+                    "reference": check.reference.of,
+                    "samples": check.what,
+                    "metric": name,
+                    "value": figure(value.value),
+                    "standard_error": figure(value.standard_error),
+                    "n_samples": value.n_samples,
+                    "n_reference": value.n_reference,
+                    "reads": value.reads,
+                    "protocol": value.protocol,
+                }
+                for name, value in values.items()
+            ]
     return pd.DataFrame(rows)
 
 
@@ -168,7 +170,7 @@ def main(arguments: list[str]) -> int:
     }
     text = json.dumps(with_what, indent=1) + "\n"
     (FOLDER / "metrics.json").write_text(text, encoding="utf-8")
-    console.print(found.iloc[:, :5].to_string(index=False))
+    console.print(found.iloc[:, :5].to_string(index=False), soft_wrap=True)
     return 0
 
 

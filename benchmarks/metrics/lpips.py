@@ -5,6 +5,7 @@ Zhang et al. 2018, by their own package ``lpips`` (version 0.1, AlexNet).
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -19,6 +20,17 @@ from benchmarks.registry import Unavailable, find
 from wavedp.dp.errors import UserError
 
 WEIGHTS = "alexnet-owt"
+
+_UNREADABLE = (
+    KeyError,
+    RuntimeError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    EOFError,
+    pickle.UnpicklingError,
+)
+"""What torch raises on a file that is damaged, of another kind, or would run code."""
 
 
 class LPIPS(Metric):
@@ -54,11 +66,11 @@ class LPIPS(Metric):
         """See :class:`Metric`."""
         path = find(WEIGHTS)
         network = build()
-        state = torch.load(path, map_location="cpu", weights_only=True)
         try:
-            load_trunk(network, state)
-        except (KeyError, RuntimeError) as error:
-            raise UserError(f"{path} is not torchvision's AlexNet: {error}") from error
+            load_trunk(network, torch.load(path, map_location="cpu", weights_only=True))
+        except _UNREADABLE as error:
+            detail = " ".join(str(error).split())[:200]
+            raise UserError(f"{path} is not torchvision's AlexNet: {detail}") from error
         self._network, self._device = network.to(device), device
 
     def describe(

@@ -20,6 +20,7 @@ from published_sets import EVALUATION, PRIVATE, faces, photographs, picture, sav
 
 from benchmarks import doctor
 from benchmarks.console import run_command
+from wavedp.data.duplicates import near_pairs
 
 
 @pytest.fixture
@@ -212,6 +213,27 @@ def test_near_duplicates(face_set, examine, change):
     code, found = examine("mmcelebahq", face_set, "dataset.resolution=16")
     assert code == 1
     assert found.keys() == {("near duplicate", "private and evaluation")}
+
+
+def test_copies_of_a_placeholder_are_searched_once(face_set, examine, monkeypatch):
+    """Their pairs are as many as their square; each is reported once, as a copy of the first."""
+    first, *others = PRIVATE[:6]
+    for number in others:
+        (face_set / f"image/images/{number}.jpg").write_bytes(
+            (face_set / f"image/images/{first}.jpg").read_bytes()
+        )
+    searched = []
+
+    def spy(thumbs):
+        searched.append(len(thumbs))
+        return near_pairs(thumbs)
+
+    monkeypatch.setattr("benchmarks.diagnosis.near_pairs", spy)
+    _, found = examine("mmcelebahq", face_set)
+    assert found.keys() == {("exact duplicate", "private")}
+    items = found["exact duplicate", "private"]["items"]
+    assert items == [f"image/images/{first}.jpg = image/images/{n}.jpg" for n in others]
+    assert searched == [len(PRIVATE) + len(EVALUATION) - len(others)]
 
 
 def test_duplicates_of_a_public_corpus(face_set, examine, tmp_path):

@@ -67,18 +67,8 @@ def test_every_kind_of_file_is_fed() -> None:
     assert loaders().keys() == {"alexnet-owt", "clip-vit-b-32-openai", "inception-fid-768"}
 
 
-UNREADABLE = pytest.mark.xfail(
-    raises=(pickle.UnpicklingError, RuntimeError),
-    strict=True,
-    reason="lpips.py lets torch's own error through: nothing runs, but it is no clear sentence",
-)
-
-
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
-@pytest.mark.parametrize(
-    "weights",
-    [pytest.param(w, marks=[UNREADABLE] if w == "alexnet-owt" else []) for w in loaders()],
-)
+@pytest.mark.parametrize("weights", loaders())
 def test_weights_of_a_metric(
     weights: str,
     form: Callable[[Any], bytes],
