@@ -6,7 +6,7 @@ same budget, but the private stage has to learn the details, too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -16,8 +16,10 @@ from wavedp.data.schema import Records
 from wavedp.dp.private import PrivateRecords
 from wavedp.dp.trainer import Trainer
 from wavedp.nn.images import to_float, to_uint8
-from wavedp.wavelet.prior import PriorTraining, SpectralPrior
-from wavedp.wavelet.tokenizer import SpectralTokenizer, pretrain_tokenizer
+from wavedp.wavelet.prior import SpectralPrior
+from wavedp.wavelet.reports import report_prior, report_tokenizer
+from wavedp.wavelet.tokenizer import SpectralTokenizer
+from wavedp.wavelet.training import PriorTraining, TokenizerTraining, check_prompts
 
 
 class DPFullFinetune(nn.Module):
@@ -25,26 +27,41 @@ class DPFullFinetune(nn.Module):
 
     Args:
         tokenizer, prior: the publicly pretrained parts.
-        training: how the prior is trained and sampled.
+        tokenizer_training, training: how they are trained and sampled.
     """
 
     stages: ClassVar[tuple[str, ...]] = ("tokenizer", "prior")
     conditioning: ClassVar[Literal["text", "none"]] = "text"
 
     def __init__(
-        self, tokenizer: SpectralTokenizer, prior: SpectralPrior, training: PriorTraining
+        self,
+        tokenizer: SpectralTokenizer,
+        prior: SpectralPrior,
+        tokenizer_training: TokenizerTraining,
+        training: PriorTraining,
     ) -> None:
         super().__init__()
         self.tokenizer, self.prior = tokenizer, prior
         self.resolution = tokenizer.resolution
-        self._training = training
+        self._tokenizer_training, self._training = tokenizer_training, training
 
     def pretrain(self, stage: str, public: Records, trainer: Trainer) -> None:
         """See :class:`wavedp.protocol.ImageGenerator`."""
         if stage == "tokenizer":
-            pretrain_tokenizer(self.tokenizer, public, trainer)
+            self._tokenizer_training.pretrain(self.tokenizer, public, trainer)
         else:
             self._training.pretrain(self.prior, self.tokenizer, public, trainer)
+
+    def report(self, stage: str, held_out: Records) -> Mapping[str, float]:
+        """See :class:`wavedp.protocol.ImageGenerator`."""
+        if stage == "tokenizer":
+            return report_tokenizer(self.tokenizer, held_out)
+        return report_prior(self.prior, self.tokenizer, self._training, held_out)
+
+    def check(self, prompts: Sequence[str]) -> None:
+        """See :class:`wavedp.protocol.ImageGenerator`."""
+        self.prior.check_tokenizer(self.tokenizer)
+        check_prompts(self._training.text, prompts)
 
     def finetune(self, private: PrivateRecords, trainer: Trainer) -> None:
         """DP-finetune the prior on all scales."""

@@ -50,7 +50,8 @@ def main(overrides: list[str]) -> int:
 def _make(stage: str, generator: Any, config: Any, device: torch.device) -> None:
     settings = config.method.pretraining[stage]
     public: PublicDataset = make(config.method.public)
-    records = public.records(0, settings.records, track)
+    held_out = public.records(0, settings.held_out, track)
+    records = public.records(settings.held_out, settings.held_out + settings.records, track)
     seed_everything(config.seed)
     trainer = Trainer(
         NonPrivatePlan(settings.batch, settings.steps),
@@ -61,19 +62,22 @@ def _make(stage: str, generator: Any, config: Any, device: torch.device) -> None
         progress=track,
     )
     generator.pretrain(stage, records, trainer)
+    report = {k: round(v, 4) for k, v in generator.report(stage, held_out).items()}
     made = {
         "command": f"python -m benchmarks.pretrain method={config.method.name} stage={stage} "
         f"seed={config.seed} force=true",
         "public": {"name": public.name, "version": public.version, "records": len(records)},
         "settings": plain(settings),
         "generator": plain(config.method.generator),
+        "report": report,
         "seconds": round(trainer.train_seconds, 1),
         "hardware": hardware.describe(device).model_dump(),
         "torch": torch.__version__,
         "code_revision": code_revision(),
     }
     path = save_part(generator.get_submodule(stage), config.method.weights[stage], made)
-    console.print(f"{stage}: {path.name}, {trainer.train_seconds:.0f} s of training")
+    figures = ", ".join(f"{name} {value:g}" for name, value in report.items())
+    console.print(f"{stage}: {path.name}, {trainer.train_seconds:.0f} s of training; {figures}")
 
 
 if __name__ == "__main__":

@@ -28,12 +28,24 @@ class ImageGenerator(Protocol):
         resolution: height and width of the images it makes.
     """
 
-    stages: ClassVar[tuple[str, ...]]
     conditioning: ClassVar[Literal["text", "none"]]
     resolution: int
 
+    @property
+    def stages(self) -> tuple[str, ...]: ...
+
     def pretrain(self, stage: str, public: Records, trainer: Trainer) -> None:
         """Train one part on public records. Earlier stages are done."""
+
+    def report(self, stage: str, held_out: Records) -> Mapping[str, float]:
+        """What a trained part is worth, on public records that it has not seen."""
+
+    def check(self, prompts: Sequence[str]) -> None:
+        """Look at everything of loaded weights and prompts that can be wrong, before training.
+
+        Raises:
+            UserError: parts do not belong together, or a prompt cannot be read.
+        """
 
     def finetune(self, private: PrivateRecords, trainer: Trainer) -> None:
         """Learn from the private records, through the trainer (or a mechanism) only."""

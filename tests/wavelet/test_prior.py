@@ -5,8 +5,11 @@ import math
 import pytest
 import torch
 
+from wavedp.dp import UserError
 from wavedp.nn.text import HashedText
-from wavedp.wavelet.prior import SpectralPrior, next_token_loss
+from wavedp.wavelet.prior import SpectralPrior, nucleus
+from wavedp.wavelet.tokenizer import SpectralTokenizer
+from wavedp.wavelet.training import check_prompts, next_token_loss
 
 
 def stacked(prior, tokens, text):
@@ -116,3 +119,55 @@ def test_text_is_frozen_the_same_everywhere_and_tells_word_pairs_apart():
     assert not torch.allclose(a, b)
     assert not empty.any()
     assert a.flatten()[0].item() == pytest.approx(text(["a red hat on blue hair"])[0, 0, 0].item())
+
+
+def test_a_nucleus_is_the_fewest_codes_that_hold_the_share():
+    rows = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.05, 0.05, 0.1, 0.8]])
+    kept = nucleus(rows, 0.7) > 0
+    assert kept.tolist() == [[True, True, False, False], [False, False, False, True]]
+    assert (nucleus(rows, 0.81) > 0).sum(1).tolist() == [3, 2]
+
+
+@torch.no_grad()
+def test_a_small_share_is_greedy(prior):
+    text = torch.randn(3, 2, 8)
+    greedy = prior.sample(text, 2, torch.Generator(), temperature=0)
+    assert torch.equal(prior.sample(text, 2, torch.Generator(), top_p=1e-6), greedy)
+
+
+def test_a_prior_knows_whose_codes_it_was_trained_on():
+    sizes = {"codes": 2, "codebook_size": 10, "width": 16, "heads": 2, "code_width": 4}
+    one, other = SpectralTokenizer(**sizes), SpectralTokenizer(**sizes)
+    model = small()
+    model.check_tokenizer(one)  # trained on nothing yet
+    model.belong_to(one)
+    again = small()
+    again.load_state_dict(model.state_dict())
+    again.check_tokenizer(one)
+    with pytest.raises(UserError, match="another tokenizer"):
+        again.check_tokenizer(other)
+
+
+def test_the_tables_of_details_are_frozen_where_only_the_approximation_is_trained():
+    model = small()
+    model.freeze_above(1)
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert "embeddings.1.weight" in frozen
+    assert {n.partition(".")[0] for n in frozen} == {"embeddings", "outputs"}
+    loss = next_token_loss(0.0)(
+        model,
+        {"tokens": torch.randint(0, 10, (2, 4, 2)), "text": torch.randn(2, 1, 2, 8)},
+    )
+    loss.sum().backward()
+    used = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert used == {n for n, _ in model.named_parameters()} - frozen
+
+
+def test_prompts_that_the_text_encoder_would_cut_are_refused():
+    class Short(HashedText):
+        def too_long(self, captions):
+            return next((i for i, c in enumerate(captions) if len(c.split()) > 3), None)
+
+    check_prompts(Short(), ["a red hat"])
+    with pytest.raises(UserError, match="Prompt 2 is longer than the 4 tokens"):
+        check_prompts(Short(), ["a red hat", "a red hat on a head"])

@@ -1,104 +1,147 @@
-"""Tokens: round trips, partial decoding, and what the encoder does not look at."""
+"""Tokens: round trips, partial images, and what the scales do not look at."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from wavedp.dp import UserError
-from wavedp.wavelet.tokenizer import SpectralTokenizer, kmeans, nearest
+from wavedp.wavelet.tokenizer import SpectralTokenizer
 from wavedp.wavelet.transform import decompose, reconstruct
+
+SIZES = {
+    "codes": 2,
+    "codebook_size": 64,
+    "code_width": 8,
+    "width": 32,
+    "heads": 2,
+    "encoder_depth": 2,
+    "decoder_depth": 2,
+}
+
+
+def make(**changes):
+    torch.manual_seed(0)
+    made = SpectralTokenizer(**(SIZES | changes))
+    for parameter in made.parameters():  # wide activations, so that everything matters
+        parameter.data.mul_(2)
+    made.fit_codebooks(smooth(200))
+    return made.eval()
+
+
+def smooth(n):
+    return F.interpolate(torch.rand(n, 3, 8, 8) * 2 - 1, 32, mode="bilinear")
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    torch.manual_seed(0)
-    made = SpectralTokenizer(codes=2, codebook_size=64, width=8)
-    images = F.interpolate(torch.rand(60, 3, 8, 8) * 2 - 1, 32, mode="bilinear")
-    made.fit_codebooks(images, iterations=5)
-    return made.eval()
+    return make()
 
 
 @torch.no_grad()
-def test_decoding_what_was_encoded_is_nearer_with_more_scales(tokenizer):
-    images = F.interpolate(torch.rand(20, 3, 8, 8) * 2 - 1, 32, mode="bilinear")
+def test_forward_is_encoding_and_decoding_at_every_resolution(tokenizer):
+    images = smooth(6)
     tokens = tokenizer.encode(images)
-    assert tokens.shape == (20, 48, 2)
-    errors = []
-    for scales in (1, 2, 3):
-        decoded = tokenizer.decode(tokens[:, : 16 * scales])
-        assert decoded.shape[-1] == 32 >> (3 - scales)
-        grown = F.interpolate(decoded, 32, mode="nearest")
-        errors.append((grown - images).square().mean().item())
-    assert errors[0] > errors[1] > errors[2]
-    assert errors[2] < images.var().item() / 2
+    assert tokens.shape == (6, 48, 2)
+    assert tokens.unique().numel() > 20
+    made, commitment = tokenizer(images)
+    assert commitment.shape == (6,)
+    for scales, image in enumerate(made, 1):
+        assert image.shape == (6, 3, 32 >> (3 - scales), 32 >> (3 - scales))
+        torch.testing.assert_close(image, tokenizer.decode(tokens[:, : 16 * scales]))
 
 
 @torch.no_grad()
-def test_decoding_adds_up_the_codebook_entries_of_each_patch(tokenizer):
-    """Patch (0, 0) of the LL band by hand: two codes, pixel-shuffled from 12 numbers to 2x2x3."""
-    tokens = torch.zeros(1, 16, 2, dtype=torch.int64)
-    tokens[0, 0] = torch.tensor([3, 5])
-    books = tokenizer.codebooks(0)
-    patch = (books[0, 3] + books[1, 5]).view(3, 2, 2)
-    # The mending networks start as the identity; an LL of two levels is four times the mean.
-    decoded = tokenizer.decode(tokens)
-    torch.testing.assert_close(decoded[0, :, :2, :2], patch / 4, atol=1e-5, rtol=0)
-
-
-@torch.no_grad()
-def test_each_code_brings_the_patch_nearer(tokenizer):
-    images = F.interpolate(torch.rand(20, 3, 8, 8) * 2 - 1, 32, mode="bilinear")
-    patches, tokens = tokenizer.patches(images)[0], tokenizer.encode(images, 1)
-    books = tokenizer.codebooks(0)
-    one = patches - books[0][tokens[..., 0]]
-    two = one - books[1][tokens[..., 1]]
-    assert patches.square().sum() > one.square().sum() > two.square().sum()
-
-
-@torch.no_grad()
-def test_low_scales_do_not_depend_on_detail_bands(tokenizer):
+@pytest.mark.parametrize("scales", [1, 2])
+def test_finer_inputs_never_change_coarser_tokens(tokenizer, scales):
     images = torch.rand(5, 3, 32, 32) * 2 - 1
-    scales = decompose(images, 2)
-    other = reconstruct([scales[0], scales[1], torch.randn_like(scales[2])])
-    assert torch.equal(tokenizer.encode(images, 2), tokenizer.encode(other, 2))
-    assert not torch.equal(tokenizer.encode(images), tokenizer.encode(other))
+    bands = decompose(images, 2)
+    other = reconstruct([*bands[:scales], *(torch.randn_like(b) for b in bands[scales:])])
+    first, second = tokenizer.encode(images), tokenizer.encode(other)
+    assert torch.equal(first[:, : 16 * scales], second[:, : 16 * scales])
+    assert not torch.equal(first, second)
+    assert torch.equal(tokenizer.encode(other, scales), first[:, : 16 * scales])
 
 
-def test_wrong_tokens_are_refused(tokenizer):
+@torch.no_grad()
+@pytest.mark.parametrize("scales", [1, 2])
+def test_a_smaller_image_has_the_tokens_of_the_larger_one(tokenizer, scales):
+    images = torch.rand(5, 3, 32, 32) * 2 - 1
+    small = F.avg_pool2d(images, 2 ** (3 - scales))
+    assert torch.equal(tokenizer.encode(small), tokenizer.encode(images)[:, : 16 * scales])
+
+
+@torch.no_grad()
+def test_decoding_the_first_scales_is_the_low_band_of_decoding_all(tokenizer):
+    """Finer bands cannot change the average of a block, so the whole image has it, too."""
+    tokens = tokenizer.encode(torch.rand(4, 3, 32, 32) * 2 - 1)
+    whole = tokenizer.decode(tokens)
+    for scales in (1, 2):
+        part = tokenizer.decode(tokens[:, : 16 * scales])
+        torch.testing.assert_close(F.avg_pool2d(whole, 2 ** (3 - scales)), part)
+
+
+@torch.no_grad()
+def test_without_scale_causal_attention_finer_inputs_do_change_coarser_tokens():
+    """So the tests above can fail, and partial images are refused."""
+    free = make(causal_encoder=False, causal_decoder=False)
+    images = torch.rand(20, 3, 32, 32) * 2 - 1
+    bands = decompose(images, 2)
+    other = reconstruct([bands[0], *(torch.randn_like(b) for b in bands[1:])])
+    assert not torch.equal(free.encode(images)[:, :16], free.encode(other)[:, :16])
+    tokens = free.encode(images)
+    changed = torch.cat([tokens[:, :16], (tokens[:, 16:] + 1) % 64], dim=1)
+    low = [F.avg_pool2d(free.decode(t), 4) for t in (tokens, changed)]
+    assert not torch.allclose(*low, atol=1e-4)
+    with pytest.raises(UserError, match="causal_encoder=true"):
+        free.encode(images, 2)
+    with pytest.raises(UserError, match="causal_decoder=true"):
+        free.decode(tokens[:, :16])
+
+
+@torch.no_grad()
+def test_approximation_and_details_have_their_own_codebooks(tokenizer):
+    images = smooth(4)
+    tokens = tokenizer.encode(images)
+    before = tokenizer.decode(tokens)
+    kept = tokenizer.codebooks[1].codebooks.clone()
+    tokenizer.codebooks[1].codebooks.zero_()
+    low, whole = tokenizer.decode(tokens[:, :16]), tokenizer.decode(tokens)
+    tokenizer.codebooks[1].codebooks.copy_(kept)
+    torch.testing.assert_close(low, F.avg_pool2d(before, 4))
+    assert not torch.allclose(whole, before, atol=1e-3)
+
+
+def test_training_learns_to_reconstruct_and_moves_the_codebooks():
+    torch.manual_seed(0)
+    learner = SpectralTokenizer(**SIZES).train()
+    images = smooth(64)
+    learner.fit_codebooks(images)
+    before = learner.codebooks[0].codebooks.clone()
+    optimizer = torch.optim.Adam(learner.parameters(), lr=3e-3)
+    errors = []
+    for _ in range(60):
+        made, commitment = learner(images)
+        error = (made[-1] - images).square().mean()
+        optimizer.zero_grad()
+        (error + 0.25 * commitment.mean()).backward()
+        optimizer.step()
+        errors.append(error.item())
+    assert errors[-1] < 0.5 * errors[0]
+    assert not torch.equal(before, learner.codebooks[0].codebooks)
+
+
+def test_wrong_input_is_refused(tokenizer):
     with pytest.raises(UserError, match="16 tokens of 2 codes"):
         tokenizer.decode(torch.zeros(1, 17, 2, dtype=torch.int64))
     with pytest.raises(UserError, match="16 tokens of 2 codes"):
         tokenizer.decode(torch.zeros(1, 16, 3, dtype=torch.int64))
     with pytest.raises(UserError, match=r"0\.\.63"):
         tokenizer.decode(torch.full((1, 16, 2), 64))
-    with pytest.raises(UserError, match="divide"):
+    with pytest.raises(UserError, match=r"0\.\.63"):
+        tokenizer.decode(torch.full((1, 16, 2), -1))
+    with pytest.raises(UserError, match="8, 16, 32 px, got 24x24"):
+        tokenizer.encode(torch.zeros(1, 3, 24, 24))
+    with pytest.raises(UserError, match="divide by 8"):
+        SpectralTokenizer(resolution=36, levels=3)
+    with pytest.raises(UserError, match="grid"):
         SpectralTokenizer(resolution=32, levels=2, grid=3)
-
-
-def test_kmeans_ends_where_every_centre_is_the_mean_of_its_rows():
-    rows = torch.randn(300, 2, generator=_seeded())
-    found = kmeans(rows, 5, 100, _seeded())
-    assigned = nearest(rows, found)
-    for cluster in range(5):
-        torch.testing.assert_close(found[cluster], rows[assigned == cluster].mean(0))
-    start = rows[torch.randperm(300, generator=_seeded())[:5]]
-    assert _error(rows, found) < 0.9 * _error(rows, start)
-
-
-def test_kmeans_leaves_no_entry_unused_on_many_equal_rows():
-    rows = torch.cat([torch.zeros(500, 2), torch.randn(20, 2, generator=_seeded())])
-    found = kmeans(rows, 8, 30, _seeded())
-    assert nearest(rows, found).unique().numel() >= 7
-
-
-def _error(rows, centres):
-    return (rows - centres[nearest(rows, centres)]).square().sum()
-
-
-def test_kmeans_needs_enough_rows():
-    with pytest.raises(UserError, match="at least"):
-        kmeans(torch.zeros(3, 2), 4, 1, _seeded())
-
-
-def _seeded():
-    return torch.Generator().manual_seed(0)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavedp.data.schema import Records
-from wavedp.dp.clipping import Batch
 from wavedp.dp.private import PrivateRecords
 from wavedp.dp.trainer import Trainer
 from wavedp.nn.images import to_float, to_uint8
-from wavedp.nn.schedule import cosine
-from wavedp.wavelet.prior import PriorTraining, SpectralPrior
-from wavedp.wavelet.tokenizer import SpectralTokenizer, pretrain_tokenizer
-from wavedp.wavelet.upsampler import WaveletUpsampler, upsampling_loss
+from wavedp.wavelet.prior import SpectralPrior
+from wavedp.wavelet.reports import report_prior, report_tokenizer, report_upsampler
+from wavedp.wavelet.tokenizer import SpectralTokenizer
+from wavedp.wavelet.training import PriorTraining, TokenizerTraining, check_prompts
+from wavedp.wavelet.upsamplers import Upsampler, check_factor
+from wavedp.wavelet.upsamplers.detail import DetailNetwork, DetailTraining
 
 
 class DPWavelet(nn.Module):
@@ -30,20 +30,21 @@ class DPWavelet(nn.Module):
 
     Args:
         tokenizer, prior, upsampler: the three publicly pretrained parts.
-        training: how the prior is trained and sampled.
+        tokenizer_training, training, upsampler_training: how they are trained and sampled.
         private_scales: scales under DP, 1 (LL alone) to all.
         freeze_codes: see :meth:`~wavedp.wavelet.prior.SpectralPrior.freeze_codes`.
     """
 
-    stages: ClassVar[tuple[str, ...]] = ("tokenizer", "prior", "upsampler")
     conditioning: ClassVar[Literal["text", "none"]] = "text"
 
     def __init__(
         self,
         tokenizer: SpectralTokenizer,
         prior: SpectralPrior,
-        upsampler: WaveletUpsampler,
+        upsampler: Upsampler,
+        tokenizer_training: TokenizerTraining,
         training: PriorTraining,
+        upsampler_training: DetailTraining,
         private_scales: int = 2,
         freeze_codes: bool = False,
     ) -> None:
@@ -51,40 +52,39 @@ class DPWavelet(nn.Module):
         self.tokenizer, self.prior, self.upsampler = tokenizer, prior, upsampler
         self.resolution = tokenizer.resolution
         self.private_scales = private_scales
-        self._training, self._freeze_codes = training, freeze_codes
-        self._missing = tokenizer.scales - private_scales
-        upsampler.check_scale(self.resolution >> self._missing, self.resolution)
+        self._tokenizer_training, self._training = tokenizer_training, training
+        self._upsampler_training, self._freeze_codes = upsampler_training, freeze_codes
+        check_factor(upsampler, tokenizer.side(private_scales), self.resolution)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """See :class:`wavedp.protocol.ImageGenerator`. Published upsamplers are not trained."""
+        own = any(name.startswith("upsampler.") for name in self.state_dict())
+        return ("tokenizer", "prior", "upsampler") if own else ("tokenizer", "prior")
 
     def pretrain(self, stage: str, public: Records, trainer: Trainer) -> None:
         """See :class:`wavedp.protocol.ImageGenerator`."""
-        run = {
-            "tokenizer": lambda: pretrain_tokenizer(self.tokenizer, public, trainer),
-            "prior": lambda: self._training.pretrain(self.prior, self.tokenizer, public, trainer),
-            "upsampler": lambda: self._pretrain_upsampler(public, trainer),
-        }
-        run[stage]()
+        if stage == "tokenizer":
+            self._tokenizer_training.pretrain(self.tokenizer, public, trainer)
+        elif stage == "prior":
+            self._training.pretrain(self.prior, self.tokenizer, public, trainer)
+        else:
+            assert isinstance(self.upsampler, DetailNetwork)
+            self.tokenizer.eval().requires_grad_(False)
+            self._upsampler_training.pretrain(self.upsampler, self._as_drawn, public, trainer)
 
-    def _pretrain_upsampler(self, public: Records, trainer: Trainer) -> None:
-        images = torch.from_numpy(np.array(public.images))
-        self.tokenizer.eval().requires_grad_(False)
-        optimizer = torch.optim.AdamW(self.upsampler.parameters(), lr=2e-3, weight_decay=1e-4)
-        trainer.fit(
-            self.upsampler,
-            self._upsampling_loss,
-            {"images": images},
-            optimizer,
-            cosine(),
-            "pretraining the upsampler",
-        )
+    def report(self, stage: str, held_out: Records) -> Mapping[str, float]:
+        """See :class:`wavedp.protocol.ImageGenerator`."""
+        if stage == "tokenizer":
+            return report_tokenizer(self.tokenizer, held_out)
+        if stage == "prior":
+            return report_prior(self.prior, self.tokenizer, self._training, held_out)
+        return report_upsampler(self._upsample_real, held_out)
 
-    def _upsampling_loss(self, upsampler: nn.Module, batch: Batch) -> Tensor:
-        """Half of the batch sees the true low band, half the one decoded from tokens."""
-        images = to_float(batch["images"])
-        low = F.avg_pool2d(images, 2**self._missing)
-        with torch.no_grad():
-            decoded = self.tokenizer.decode(self.tokenizer.encode(images, self.private_scales))
-        pick = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
-        return upsampling_loss(upsampler, decoded.where(pick, low), images)
+    def check(self, prompts: Sequence[str]) -> None:
+        """See :class:`wavedp.protocol.ImageGenerator`."""
+        self.prior.check_tokenizer(self.tokenizer)
+        check_prompts(self._training.text, prompts)
 
     def finetune(self, private: PrivateRecords, trainer: Trainer) -> None:
         """DP-finetune the prior on the low band; see :class:`wavedp.protocol.ImageGenerator`."""
@@ -100,10 +100,27 @@ class DPWavelet(nn.Module):
     @torch.no_grad()
     def generate(self, captions: Sequence[str], seed: int) -> Iterator[Tensor]:
         """Draw the low band from the prior, then upsample it."""
+        start = 0
+        for low in self.generate_low(captions, seed):
+            part = captions[start : start + len(low)]
+            yield to_uint8(self.upsampler.upsample(low, part, seed + start))
+            start += len(low)
+
+    @torch.no_grad()
+    def generate_low(self, captions: Sequence[str], seed: int) -> Iterator[Tensor]:
+        """What stage 1 draws: low bands as images in [-1, 1], ``[b, 3, r, r]``."""
         for tokens in self._training.sample(self.prior, captions, self.private_scales, seed):
-            yield to_uint8(self.upsampler(self.tokenizer.decode(tokens)))
+            yield self.tokenizer.decode(tokens)
 
     @torch.no_grad()
     def oracle(self, images: Tensor) -> Tensor:
         """The real low band through the public upsampler."""
-        return to_uint8(self.upsampler(F.avg_pool2d(to_float(images), 2**self._missing)))
+        return to_uint8(self._upsample_real(to_float(images)))
+
+    def _upsample_real(self, images: Tensor) -> Tensor:
+        low = F.avg_pool2d(images, self.upsampler.factor)
+        return self.upsampler.upsample(low, [""] * len(images), 0)
+
+    def _as_drawn(self, images: Tensor) -> Tensor:
+        """The low band of images as stage 1 would give it: decoded from its tokens."""
+        return self.tokenizer.decode(self.tokenizer.encode(images, self.private_scales))

@@ -12,25 +12,15 @@ Shapes: b rows, t tokens, C codes per token, K codebook entries, d width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wavedp.data.schema import Records
-from wavedp.dp.clipping import Batch
-from wavedp.dp.private import PrivateRecords
-from wavedp.dp.trainer import Trainer
+from wavedp.dp.errors import UserError
 from wavedp.nn.fingerprint import fingerprint
-from wavedp.nn.images import to_float
-from wavedp.nn.schedule import cosine
-from wavedp.nn.text import HashedText
 from wavedp.nn.transformer import Transformer
-from wavedp.wavelet.tokenizer import SpectralTokenizer
 
 
 class SpectralPrior(nn.Module):
@@ -41,6 +31,8 @@ class SpectralPrior(nn.Module):
         text_slots, text_width: shape of an encoded caption.
         width, depth, heads: of the transformer.
     """
+
+    tokenizer_digest: Tensor
 
     def __init__(
         self,
@@ -58,17 +50,42 @@ class SpectralPrior(nn.Module):
         self.tokens_per_scale = tokens_per_scale
         self.codes, self.codebook_size = codes, codebook_size
         self.text = nn.Linear(text_width, width)
-        self.embedding = nn.Embedding(scales * codes * codebook_size, width)
+        # As the tokenizer: one set of tables for the approximation, one for all details.
+        self.embeddings = nn.ModuleList(
+            nn.Embedding(codes * codebook_size, width) for _ in ("approximation", "detail")
+        )
         self.transformer = Transformer(width, depth, heads, text_slots + scales * tokens_per_scale)
         self.code_norm = nn.LayerNorm(width)
         self.code_hidden = nn.Linear(width, width)
-        self.outputs = nn.ModuleList(nn.Linear(width, codebook_size) for _ in range(scales * codes))
-        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.outputs = nn.ModuleList(nn.Linear(width, codebook_size) for _ in range(2 * codes))
+        for embedding in self.embeddings:
+            nn.init.normal_(embedding.get_parameter("weight"), std=0.02)
+        # Of the tokenizer whose codes it knows, so that it is never used with another's.
+        self.register_buffer("tokenizer_digest", torch.zeros(32, dtype=torch.uint8))
+
+    def belong_to(self, tokenizer: nn.Module) -> None:
+        """Note whose codes it is trained on."""
+        self.tokenizer_digest.copy_(_digest(tokenizer))
+
+    def check_tokenizer(self, tokenizer: nn.Module) -> None:
+        """Refuse codes that it was not trained on.
+
+        Raises:
+            UserError: it was trained on the codes of other weights.
+        """
+        known = self.tokenizer_digest.cpu()
+        if known.any() and not torch.equal(known, _digest(tokenizer)):
+            raise UserError(
+                "The prior was trained on the codes of another tokenizer, whose codebooks differ; "
+                "use the checkpoints that were made together, or pretrain the prior again."
+            )
 
     def freeze_above(self, scales: int) -> None:
-        """Freeze the output layers of scales that are not trained, so they add no noise."""
-        for index, output in enumerate(self.outputs):
-            output.requires_grad_(index < scales * self.codes)
+        """Freeze the tables of details where none are trained."""
+        if scales == 1:
+            self.embeddings[1].requires_grad_(False)
+            for output in self.outputs[self.codes :]:
+                output.requires_grad_(False)
 
     def freeze_codes(self) -> None:
         """Freeze how codes are read and scored: the embedding and all output layers.
@@ -76,16 +93,21 @@ class SpectralPrior(nn.Module):
         They hold most of the parameters and what they know, which patch looks like which, is
         public; under DP their noise costs more than their gradients bring.
         """
-        self.embedding.requires_grad_(False)
+        self.embeddings.requires_grad_(False)
         self.outputs.requires_grad_(False)
 
     def _embed(self, tokens: Tensor, start: int = 0) -> Tensor:
         """``[b, t, C]`` from position ``start`` on to ``[b, t, C, d]``; each code has its table."""
-        position = torch.arange(start, start + tokens.shape[1], device=tokens.device)
-        scale = (position // self.tokens_per_scale).view(-1, 1)
-        code = torch.arange(self.codes, device=tokens.device)
-        table = (scale * self.codes + code) * self.codebook_size
-        return torch.as_tensor(self.embedding(tokens + table))
+        rows = tokens + self.codebook_size * torch.arange(self.codes, device=tokens.device)
+        split = max(self.tokens_per_scale - start, 0)
+        parts = [rows[:, :split], rows[:, split:]]
+        done = [table(x) for table, x in zip(self.embeddings, parts, strict=True) if x.shape[1]]
+        return torch.cat(done, dim=1)
+
+    def _outputs(self, scale: int) -> list[nn.Module]:
+        """The C output layers of a scale."""
+        first = self.codes * min(scale, 1)
+        return list(self.outputs[first : first + self.codes])
 
     def _code_states(self, hidden: Tensor, before: Tensor) -> Tensor:
         """Hidden states and the sums of earlier codes, both ``[..., d]``, to the same shape."""
@@ -106,8 +128,11 @@ class SpectralPrior(nn.Module):
         x = torch.cat([self.text(text), embedded[:, :-1].sum(2)], dim=1)
         hidden = self.transformer(x)[:, text.shape[1] - 1 :]
         states = self._code_states(hidden.unsqueeze(2), embedded.cumsum(2) - embedded)
-        parts = [part for rows in states.split(self.tokens_per_scale, 1) for part in rows.unbind(2)]
-        return [output(part) for output, part in zip(self.outputs, parts, strict=False)]
+        return [
+            output(part)
+            for scale, rows in enumerate(states.split(self.tokens_per_scale, dim=1))
+            for output, part in zip(self._outputs(scale), rows.unbind(2), strict=True)
+        ]
 
     @torch.no_grad()
     def sample(
@@ -119,6 +144,7 @@ class SpectralPrior(nn.Module):
         guidance: float = 1.0,
         temperature: float = 1.0,
         top_k: int = 0,
+        top_p: float = 1.0,
         given: Tensor | None = None,
     ) -> Tensor:
         """Draw tokens ``[b, scales N, C]`` for encoded captions ``[b, slots, text_width]``.
@@ -127,9 +153,10 @@ class SpectralPrior(nn.Module):
             guidance: classifier-free guidance; 1 is none, and costs half.
             temperature: divides the logits; 0 takes the most likely code.
             top_k: keep only the k most likely codes; 0 keeps all.
+            top_p: keep the most likely codes that hold this share of the probability.
             given: tokens to continue, ``[b, t, C]``.
         """
-        draw = Draw(generator, guidance, temperature, top_k)
+        draw = Draw(generator, guidance, temperature, top_k, top_p)
         rows = len(text)
         copies = 1 if guidance == 1.0 else 2
         if copies == 2:
@@ -153,9 +180,7 @@ class SpectralPrior(nn.Module):
     ) -> Tensor:
         """Draw the codes of one token into ``tokens``; returns its embedding ``[b, 1, d]``."""
         before = torch.zeros_like(hidden)
-        scale = position // self.tokens_per_scale
-        for code in range(self.codes):
-            output = self.outputs[scale * self.codes + code]
+        for code, output in enumerate(self._outputs(position // self.tokens_per_scale)):
             logits = output(self._code_states(hidden, before))
             tokens[:, position, code] = draw(logits)
             embedded = self._embed(tokens[:, position : position + 1], position)
@@ -171,6 +196,7 @@ class Draw:
     guidance: float
     temperature: float
     top_k: int
+    top_p: float = 1.0
 
     def __call__(self, logits: Tensor) -> Tensor:
         """Indices ``[b]``."""
@@ -183,172 +209,21 @@ class Draw:
             threshold = logits.topk(self.top_k).values[:, -1:]
             logits = logits.masked_fill(logits < threshold, -torch.inf)
         probabilities = (logits / self.temperature).softmax(-1)
+        if self.top_p < 1:
+            probabilities = nucleus(probabilities, self.top_p)
         return torch.multinomial(probabilities, 1, generator=self.generator).squeeze(1)
 
 
-def next_token_loss(condition_dropout: float) -> Callable[[nn.Module, Batch], Tensor]:
-    """Mean cross-entropy of a record's codes given one of its captions, ``[b]``.
+def nucleus(probabilities: Tensor, share: float) -> Tensor:
+    """Zero all but the fewest most likely entries that hold ``share`` (Holtzman et al. 2020).
 
-    Batches have ``tokens`` ``[b, t, C]`` and ``text`` ``[b, captions, slots, width]``; one caption
-    per record is drawn, and dropped with the given probability for guidance.
+    Args:
+        probabilities: ``[b, K]``.
     """
-
-    def loss(prior: nn.Module, batch: Batch) -> Tensor:
-        tokens, texts = batch["tokens"].long(), batch["text"]
-        rows = torch.arange(len(tokens), device=tokens.device)
-        choice = torch.randint(texts.shape[1], (len(tokens),), device=tokens.device)
-        keep = torch.rand(len(tokens), 1, 1, device=tokens.device) >= condition_dropout
-        logits = prior(tokens, texts[rows, choice].float() * keep)
-        parts = [
-            part
-            for scale in tokens.chunk(len(logits) // tokens.shape[2], 1)
-            for part in scale.unbind(2)
-        ]
-        losses = [
-            F.cross_entropy(logit.mT, part, reduction="none").mean(1)
-            for logit, part in zip(logits, parts, strict=True)
-        ]
-        return torch.stack(losses).mean(0)
-
-    return loss
+    ordered, order = probabilities.sort(-1, descending=True)
+    before = ordered.cumsum(-1) - ordered
+    return torch.zeros_like(probabilities).scatter(-1, order, ordered * (before < share))
 
 
-@dataclass(frozen=True)
-class TokenEncoder:
-    """``images`` to ``tokens`` ``[b, t, C]`` of the first scales: frozen, public, per record.
-
-    Attributes:
-        tokenizer: public, in eval mode.
-        scales: how many leading scales are kept. What is not encoded cannot leak.
-    """
-
-    tokenizer: SpectralTokenizer
-    scales: int
-
-    @property
-    def key(self) -> str:
-        """Names this function for a store; raise its number when the encoding changes."""
-        return f"TokenEncoder 1 {fingerprint(self.tokenizer)} scales={self.scales}"
-
-    def __call__(self, columns: Mapping[str, Any]) -> dict[str, Tensor]:
-        images = to_float(torch.from_numpy(np.array(columns["images"])))
-        return {"tokens": self.tokenizer.encode(images, self.scales).short()}
-
-
-@dataclass(frozen=True)
-class CaptionEncoder:
-    """``captions`` to ``text`` ``[b, captions, slots, width]``: frozen, public, per record.
-
-    Attributes:
-        text: the frozen text encoder.
-        captions: a public constant; records with fewer repeat theirs, more are cut.
-    """
-
-    text: HashedText
-    captions: int
-
-    @property
-    def key(self) -> str:
-        """Names this function for a store; raise its number when the encoding changes."""
-        return f"CaptionEncoder 1 {self.text.slots}x{self.text.width} captions={self.captions}"
-
-    def __call__(self, columns: Mapping[str, Any]) -> dict[str, Tensor]:
-        lists = columns["captions"]
-        flat = [own[i % len(own)] for own in lists for i in range(self.captions)]
-        shape = len(lists), self.captions, self.text.slots, self.text.width
-        return {"text": self.text(flat).view(shape).half()}
-
-
-@dataclass(frozen=True)
-class PriorTraining:
-    """How a prior is trained and sampled, shared by every method that has one.
-
-    Attributes:
-        text: the frozen text encoder.
-        captions: captions kept per record, a public constant.
-        pretraining_rate, finetuning_rate: AdamW learning rates.
-        condition_dropout: chance that a record trains without its caption.
-        guidance, temperature, top_k: of sampling, see :meth:`SpectralPrior.sample`.
-        batch: images drawn at once.
-    """
-
-    text: HashedText
-    captions: int = 5
-    pretraining_rate: float = 2e-3
-    finetuning_rate: float = 1e-3
-    weight_decay: float = 1e-2
-    condition_dropout: float = 0.1
-    guidance: float = 1.0
-    temperature: float = 1.0
-    top_k: int = 0
-    batch: int = 500
-
-    def pretrain(
-        self, prior: SpectralPrior, tokenizer: SpectralTokenizer, public: Records, trainer: Trainer
-    ) -> None:
-        """All scales of the public records."""
-        columns: dict[str, Tensor] = {}
-        for encode in self._encoders(tokenizer, tokenizer.scales):
-            parts = [
-                encode({"images": r.images, "captions": r.captions}) for r in public.chunks(1000)
-            ]
-            columns |= {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        self._fit(prior, columns, trainer, self.pretraining_rate, "pretraining the prior")
-
-    def finetune(
-        self,
-        prior: SpectralPrior,
-        tokenizer: SpectralTokenizer,
-        private: PrivateRecords,
-        scales: int,
-        trainer: Trainer,
-        *,
-        freeze_codes: bool = False,
-    ) -> None:
-        """The first ``scales`` scales of the private records, all weights of the prior.
-
-        With ``freeze_codes``, all but the ones that :meth:`SpectralPrior.freeze_codes` names.
-        """
-        encoders = self._encoders(tokenizer, scales)
-        tokens = private.map(*encoders, progress=trainer.progress)
-        prior.freeze_above(scales)
-        if freeze_codes:
-            prior.freeze_codes()
-        self._fit(prior, tokens, trainer, self.finetuning_rate, "finetuning the prior")
-
-    def _fit(
-        self,
-        prior: SpectralPrior,
-        records: PrivateRecords | Batch,
-        trainer: Trainer,
-        rate: float,
-        label: str,
-    ) -> None:
-        parameters = [p for p in prior.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            parameters, lr=rate, weight_decay=self.weight_decay, betas=(0.9, 0.99)
-        )
-        loss = next_token_loss(self.condition_dropout)
-        trainer.fit(prior, loss, records, optimizer, cosine(), label)
-
-    def _encoders(
-        self, tokenizer: SpectralTokenizer, scales: int
-    ) -> tuple[TokenEncoder, CaptionEncoder]:
-        return TokenEncoder(tokenizer.eval(), scales), CaptionEncoder(self.text, self.captions)
-
-    def sample(
-        self, prior: SpectralPrior, captions: Sequence[str], scales: int, seed: int
-    ) -> Iterator[Tensor]:
-        """Batches of tokens ``[b, scales N, C]``, one row per caption, in order."""
-        device = next(prior.parameters()).device
-        generator = torch.Generator(device).manual_seed(seed)
-        for start in range(0, len(captions), self.batch):
-            text = self.text(captions[start : start + self.batch]).to(device)
-            yield prior.eval().sample(
-                text,
-                scales,
-                generator,
-                guidance=self.guidance,
-                temperature=self.temperature,
-                top_k=self.top_k,
-            )
+def _digest(tokenizer: nn.Module) -> Tensor:
+    return torch.tensor(list(bytes.fromhex(fingerprint(tokenizer))), dtype=torch.uint8)

@@ -1,43 +1,45 @@
-"""The spectral tokenizer: an image as the same number of tokens per wavelet scale.
+"""The spectral image tokenizer, SIT: an image as the same number of tokens per wavelet scale.
 
-After SIT (Esteves et al., arXiv 2412.09607): every scale of the Haar pyramid is cut into the
-same grid of patches, so patches grow with frequency and high frequencies are compressed most.
-This first version quantises each patch against codebooks of its scale and mends the result
-with a small convolutional network per resolution; the transformer encoder and decoder of the
-paper will take their place. All of it is trained on public images and frozen before it
-touches a private one.
+Esteves et al., arXiv 2412.09607. Every scale of the Haar pyramid is cut into the same grid of
+patches, so patches grow with frequency and high frequencies are compressed most. An
+ADTransformer encodes the patches of all scales as one sequence, two codebooks (approximation,
+details) quantise it, and a second ADTransformer decodes it. With scale-causal attention the
+tokens of the first scales depend on nothing finer, and decode on their own to a smaller image.
+It is trained on public images and frozen before it touches a private one.
+
+Shapes: n images, S scales of N tokens, C codes per token.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wavedp.data.schema import Records
-from wavedp.dp.clipping import Batch
 from wavedp.dp.errors import UserError
-from wavedp.dp.trainer import Trainer
-from wavedp.nn.images import to_float
-from wavedp.nn.schedule import cosine
+from wavedp.nn.quantizer import Quantized, Quantizer
+from wavedp.wavelet.adtransformer import ADTransformer, Parted
 from wavedp.wavelet.transform import check_divisible, decompose, reconstruct
 
 
 class SpectralTokenizer(nn.Module):
     """Images in [-1, 1] to tokens and back, for any number of leading scales.
 
-    A token stands for one patch and holds C codes: the first quantises the patch, each further
-    one what the codes before it left (residual quantisation, Lee et al. 2022). SIT has one code
-    from a codebook of 8192 behind a deep encoder; small codebooks without one need several.
+    SIT has one code per token; with small codebooks, several (residual quantisation) keep more.
 
     Args:
         resolution: image height and width in pixels.
         levels: L; there are S = L + 1 scales.
         grid: patches per side, so each scale has N = ``grid**2`` tokens.
         codes: C.
-        codebook_size: K entries for each scale and code.
-        width: channels of the networks that mend the decoded bands.
+        codebook_size: K entries of each codebook.
+        code_width: size of a codebook entry.
+        width, heads: of both transformers.
+        encoder_depth, decoder_depth: their blocks; SIT has 8 and 32 at width 1280.
+        causal_encoder, causal_decoder: scale-causal attention, without which only whole images
+            can be encoded or decoded.
     """
 
     def __init__(
@@ -47,7 +49,13 @@ class SpectralTokenizer(nn.Module):
         grid: int = 4,
         codes: int = 4,
         codebook_size: int = 512,
-        width: int = 32,
+        code_width: int = 32,
+        width: int = 128,
+        heads: int = 4,
+        encoder_depth: int = 1,
+        decoder_depth: int = 3,
+        causal_encoder: bool = True,
+        causal_decoder: bool = True,
     ) -> None:
         super().__init__()
         check_divisible(resolution, resolution, levels)
@@ -58,10 +66,17 @@ class SpectralTokenizer(nn.Module):
             )
         self.resolution, self.levels, self.grid = resolution, levels, grid
         self.codes, self.codebook_size = codes, codebook_size
-        for scale in range(self.scales):
-            shape = (codes, codebook_size, self._patch_width(scale))
-            self.register_buffer(f"codebooks{scale}", torch.zeros(shape))
-        self.menders = nn.ModuleList(Mender(width) for _ in range(self.scales))
+        sizes = [self._patch_width(scale) for scale in range(self.scales)]
+        self.enter = nn.ModuleList(nn.Linear(size, width) for size in sizes)
+        shape = (heads, self.scales, self.tokens_per_scale)
+        self.encoder = ADTransformer(width, encoder_depth, *shape, causal_encoder)
+        self.to_code = Parted(lambda: nn.Linear(width, code_width), self.tokens_per_scale)
+        self.codebooks = nn.ModuleList(
+            Quantizer(code_width, codebook_size, codes) for _ in ("approximation", "detail")
+        )
+        self.from_code = Parted(lambda: nn.Linear(code_width, width), self.tokens_per_scale)
+        self.decoder = ADTransformer(width, decoder_depth, *shape, causal_decoder)
+        self.leave = nn.ModuleList(nn.Linear(width, size) for size in sizes)
 
     @property
     def scales(self) -> int:
@@ -73,40 +88,37 @@ class SpectralTokenizer(nn.Module):
         """N."""
         return self.grid**2
 
-    def _side(self, scale: int) -> int:
-        """Pixels per side of a scale's bands."""
-        return self.resolution >> (self.levels - max(scale - 1, 0))
+    def side(self, scales: int) -> int:
+        """Pixels per side of an image that has the first ``scales`` scales."""
+        return self.resolution >> (self.scales - scales)
 
     def _patch_width(self, scale: int) -> int:
         channels = 3 if scale == 0 else 9
-        return channels * (self._side(scale) // self.grid) ** 2
+        return channels * (self.side(max(scale, 1)) // self.grid) ** 2
 
-    def codebooks(self, scale: int) -> Tensor:
-        """``[C, K, patch width]`` of a scale, in orthonormal coefficients."""
-        return self.get_buffer(f"codebooks{scale}")
-
-    def patches(self, images: Tensor) -> list[Tensor]:
-        """Images to per-scale patches ``[n, N, patch width]``, row by row over the grid."""
-        return [
-            F.pixel_unshuffle(band, band.shape[-1] // self.grid).flatten(2).mT
-            for band in decompose(images, self.levels)
-        ]
+    def _gain(self, scale: int) -> float:
+        """What brings orthonormal coefficients of a scale near the range of pixels."""
+        return 2.0 ** (self.scales - max(scale, 1))
 
     def encode(self, images: Tensor, scales: int | None = None) -> Tensor:
-        """Images ``[n, 3, R, R]`` in [-1, 1] to codes ``[n, s N, C]`` in 0..K-1.
+        """Images in [-1, 1] to codes ``[n, s N, C]`` in 0..K-1.
 
         Args:
+            images: ``[n, 3, r, r]``, of the full resolution or halved up to L times: smaller
+                images have fewer scales.
             scales: s, encode the first scales only; the others are not looked at.
+
+        Raises:
+            UserError: another image size, or fewer than all scales with an encoder that is
+                not scale-causal.
         """
-        patches = self.patches(images)[: scales or self.scales]
-        tokens = []
-        for scale, left in enumerate(patches):
-            codes = []
-            for codebook in self.codebooks(scale):
-                codes.append(nearest(left, codebook))
-                left = left - codebook[codes[-1]]
-            tokens.append(torch.stack(codes, dim=-1))
-        return torch.cat(tokens, dim=1)
+        parts = self.patches(images)[:scales]
+        if len(parts) < self.scales and not self.encoder.causal:
+            raise UserError(
+                "Only whole images can be encoded with an encoder that is not scale-causal; set "
+                "causal_encoder=true and pretrain the tokenizer again."
+            )
+        return self._quantize(self._encode(parts)).codes
 
     def decode(self, tokens: Tensor) -> Tensor:
         """Tokens of the first s scales to the LL band there, as an image in [-1, 1].
@@ -119,8 +131,89 @@ class SpectralTokenizer(nn.Module):
             level that is missing.
 
         Raises:
-            UserError: the tokens do not fill whole scales, or a code is not below K.
+            UserError: the tokens do not fill whole scales, a code is not below K, or scales are
+                missing and the decoder is not scale-causal.
         """
+        self._check_tokens(tokens)
+        rows = [book.lookup(part) for book, part in self._by_codebook(tokens)]
+        return self._images(self._decode(torch.cat(rows, dim=1)))[-1]
+
+    def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Through the bottleneck and back, with gradients straight through the quantiser.
+
+        Returns:
+            The image decoded from the first scale, the first two, ... ``[n, 3, r, r]``; and the
+            commitment ``[n]``.
+        """
+        quantized = self._quantize(self._encode(self.patches(images)))
+        return self._images(self._decode(quantized.rows)), quantized.commitment.mean(1)
+
+    def patches(self, images: Tensor) -> list[Tensor]:
+        """Images to per-scale patches ``[n, N, patch width]``, row by row over the grid.
+
+        Raises:
+            UserError: the images have another size.
+        """
+        height, width = images.shape[-2:]
+        sizes = [self.side(scales) for scales in range(1, self.scales + 1)]
+        if height != width or height not in sizes:
+            raise UserError(
+                f"The tokenizer takes square images of {', '.join(map(str, sizes))} px, got "
+                f"{height}x{width}; prepare them at dataset.resolution={self.resolution}."
+            )
+        # A smaller image is the LL band of a larger one, whose mean an orthonormal transform
+        # doubles with every level.
+        missing = self.scales - 1 - sizes.index(height)
+        scales = decompose(images * 2.0**missing, self.levels - missing)
+        return [
+            F.pixel_unshuffle(band / self._gain(s), band.shape[-1] // self.grid).flatten(2).mT
+            for s, band in enumerate(scales)
+        ]
+
+    @torch.no_grad()
+    def fit_codebooks(self, images: Tensor) -> None:
+        """Start the codebooks from k-means of what the encoder makes of public images."""
+        for book, rows in self._by_codebook(self._encode(self.patches(images))):
+            book.fit(rows.flatten(0, 1))
+
+    def _encode(self, patches: Sequence[Tensor]) -> Tensor:
+        """Patches of the first scales to ``[n, s N, code width]``."""
+        entered = [layer(part) for layer, part in zip(self.enter, patches, strict=False)]
+        return torch.as_tensor(self.to_code(self.encoder(torch.cat(entered, dim=1))))
+
+    def _quantize(self, rows: Tensor) -> Quantized:
+        parts: list[Quantized] = [book(part) for book, part in self._by_codebook(rows)]
+        return Quantized(
+            torch.cat([part.rows for part in parts], dim=1),
+            torch.cat([part.codes for part in parts], dim=1),
+            torch.cat([part.commitment for part in parts], dim=1),
+        )
+
+    def _by_codebook(self, sequence: Tensor) -> list[tuple[Quantizer, Tensor]]:
+        """Each codebook with its stretch of a sequence ``[n, s N, ...]``, if that is not empty."""
+        count = self.tokens_per_scale
+        parts = (sequence[:, :count], sequence[:, count:])
+        books = [book for book in self.codebooks if isinstance(book, Quantizer)]
+        return [(book, part) for book, part in zip(books, parts, strict=True) if part.shape[1]]
+
+    def _decode(self, rows: Tensor) -> list[Tensor]:
+        """Quantised rows of the first scales to their bands, in orthonormal coefficients."""
+        hidden = self.decoder(self.from_code(rows))
+        bands = []
+        for scale, part in enumerate(hidden.split(self.tokens_per_scale, dim=1)):
+            patches = self.leave[scale](part).mT.unflatten(2, (self.grid, self.grid))
+            shuffled = F.pixel_shuffle(patches, self.side(max(scale, 1)) // self.grid)
+            bands.append(shuffled * self._gain(scale))
+        return bands
+
+    def _images(self, bands: Sequence[Tensor]) -> list[Tensor]:
+        """The image that each number of leading bands makes."""
+        made = [bands[0]]
+        for band in bands[1:]:
+            made.append(reconstruct([made[-1], band]))
+        return [image / 2.0 ** (self.levels - scale) for scale, image in enumerate(made)]
+
+    def _check_tokens(self, tokens: Tensor) -> None:
         scales, rest = divmod(tokens.shape[1], self.tokens_per_scale)
         if rest or not 0 < scales <= self.scales or tokens.shape[2] != self.codes:
             raise UserError(
@@ -130,101 +223,8 @@ class SpectralTokenizer(nn.Module):
             )
         if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.codebook_size:
             raise UserError(f"Codes must lie in 0..{self.codebook_size - 1}.")
-        bands = [self._band(part, scale) for scale, part in enumerate(tokens.chunk(scales, dim=1))]
-        image = reconstruct(bands) / 2 ** (self.scales - scales)
-        return torch.as_tensor(self.menders[scales - 1](image))
-
-    def _band(self, tokens: Tensor, scale: int) -> Tensor:
-        """``[n, N, C]`` to the bands ``[n, channels, side, side]`` of a scale."""
-        codebooks = self.codebooks(scale)
-        patches = sum(codebooks[c][tokens[..., c]] for c in range(self.codes))
-        grid = torch.as_tensor(patches).mT.reshape(len(tokens), -1, self.grid, self.grid)
-        return F.pixel_shuffle(grid, self._side(scale) // self.grid)
-
-    @torch.no_grad()
-    def fit_codebooks(self, images: Tensor, iterations: int = 10, seed: int = 0) -> None:
-        """K-means on the patches of public images, code after code; see :func:`kmeans`."""
-        generator = torch.Generator().manual_seed(seed)
-        for scale, patches in enumerate(self.patches(images)):
-            left = patches.flatten(0, 1)
-            for codebook in self.codebooks(scale):
-                codebook.copy_(kmeans(left, self.codebook_size, iterations, generator))
-                left = left - codebook[nearest(left, codebook)]
-
-
-class Mender(nn.Module):
-    """Residual convolutions that smooth the seams between decoded patches."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.enter = nn.Conv2d(3, width, 3, padding=1)
-        self.middle = nn.Conv2d(width, width, 3, padding=1)
-        self.leave = nn.Conv2d(width, 3, 3, padding=1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.constant_(self.leave.get_parameter("bias"), 0.0)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """``[n, 3, r, r]`` to the same shape."""
-        x = F.gelu(self.enter(image))
-        return torch.as_tensor(image + self.leave(F.gelu(x + self.middle(x))))
-
-
-def mending_loss(tokenizer: nn.Module, batch: Batch) -> Tensor:
-    """Mean absolute pixel error of every partial decoding, ``[b]``; ``batch["images"]`` floats."""
-    assert isinstance(tokenizer, SpectralTokenizer)
-    images = batch["images"]
-    tokens = tokenizer.encode(images)
-    total = torch.zeros(len(images), device=images.device)
-    for scales in range(1, tokenizer.scales + 1):
-        missing = tokenizer.scales - scales
-        target = F.avg_pool2d(images, 2**missing)  # the Haar LL band of that level
-        decoded = tokenizer.decode(tokens[:, : scales * tokenizer.tokens_per_scale])
-        total = total + (decoded - target).abs().mean((1, 2, 3))
-    return total
-
-
-def pretrain_tokenizer(tokenizer: SpectralTokenizer, public: Records, trainer: Trainer) -> None:
-    """Codebooks by k-means, then the networks that mend what they decode."""
-    images = to_float(torch.from_numpy(np.array(public.images)))
-    tokenizer.fit_codebooks(images)
-    optimizer = torch.optim.AdamW(tokenizer.parameters(), lr=2e-3, weight_decay=1e-4)
-    trainer.fit(
-        tokenizer,
-        mending_loss,
-        {"images": images},
-        optimizer,
-        cosine(),
-        "pretraining the tokenizer",
-    )
-
-
-def nearest(rows: Tensor, codebook: Tensor) -> Tensor:
-    """Index of the nearest codebook entry for ``[..., d]`` rows, in the L2 norm."""
-    distances = codebook.square().sum(1) - 2 * rows @ codebook.mT
-    return distances.argmin(-1)
-
-
-def kmeans(rows: Tensor, clusters: int, iterations: int, generator: torch.Generator) -> Tensor:
-    """Lloyd's algorithm; an empty cluster restarts at a random row.
-
-    Args:
-        rows: float ``[n, d]``.
-        clusters: K, at most n.
-
-    Returns:
-        ``[K, d]`` centres.
-    """
-    if len(rows) < clusters:
-        raise UserError(
-            f"{clusters} codebook entries need at least as many public patches, got {len(rows)}."
-        )
-    centres = rows[torch.randperm(len(rows), generator=generator)[:clusters]].clone()
-    for _ in range(iterations):
-        assigned = torch.cat([nearest(part, centres) for part in rows.split(65536)])
-        counts = torch.bincount(assigned, minlength=clusters)
-        sums = torch.zeros_like(centres).index_add_(0, assigned, rows)
-        centres = sums / counts.clamp_min(1).unsqueeze(1)
-        empty = counts == 0
-        fresh = torch.randint(len(rows), (int(empty.sum()),), generator=generator)
-        centres[empty] = rows[fresh]
-    return centres
+        if scales < self.scales and not self.decoder.causal:
+            raise UserError(
+                "Only whole images can be decoded with a decoder that is not scale-causal; set "
+                "causal_decoder=true and pretrain the tokenizer again."
+            )

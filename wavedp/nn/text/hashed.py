@@ -1,4 +1,4 @@
-"""Text encoders. This file: the embedded one, which needs no download and no training."""
+"""The embedded text encoder, which needs no download and no training."""
 
 from __future__ import annotations
 
@@ -30,6 +30,16 @@ class HashedText:
     def __init__(self, slots: int = 4, width: int = 96) -> None:
         self.slots = slots
         self.width = width
+
+    @property
+    def key(self) -> str:
+        """See :class:`~wavedp.nn.text.TextEncoder`."""
+        return f"HashedText 1 {self.slots}x{self.width}"
+
+    def too_long(self, captions: Sequence[str]) -> int | None:
+        """See :class:`~wavedp.nn.text.TextEncoder`: nothing is too long."""
+        del captions
+        return None
 
     def __call__(self, captions: Sequence[str]) -> Tensor:
         """Captions to float32 ``[n, slots, width]`` of about unit variance.

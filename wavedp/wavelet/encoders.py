@@ -1,0 +1,64 @@
+"""What turns records into what a prior trains on: frozen, public functions of one record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wavedp.nn.fingerprint import fingerprint
+from wavedp.nn.images import to_float
+from wavedp.nn.text import TextEncoder
+from wavedp.wavelet.tokenizer import SpectralTokenizer
+
+
+@dataclass(frozen=True)
+class TokenEncoder:
+    """``images`` to ``tokens`` ``[b, t, C]`` of the first scales.
+
+    Attributes:
+        tokenizer: public, in eval mode.
+        scales: how many leading scales are kept. What is not encoded cannot leak.
+    """
+
+    tokenizer: SpectralTokenizer
+    scales: int
+
+    @property
+    def key(self) -> str:
+        """Names this function for a store; raise its number when the encoding changes."""
+        return f"TokenEncoder 2 {fingerprint(self.tokenizer)} scales={self.scales}"
+
+    @torch.no_grad()
+    def __call__(self, columns: Mapping[str, Any]) -> dict[str, Tensor]:
+        device = next(self.tokenizer.parameters()).device
+        images = to_float(torch.from_numpy(np.array(columns["images"])).to(device))
+        return {"tokens": self.tokenizer.encode(images, self.scales).short().cpu()}
+
+
+@dataclass(frozen=True)
+class CaptionEncoder:
+    """``captions`` to ``text`` ``[b, captions, slots, width]``.
+
+    Attributes:
+        text: the frozen text encoder.
+        captions: a public constant; records with fewer repeat theirs, more are cut.
+    """
+
+    text: TextEncoder
+    captions: int
+
+    @property
+    def key(self) -> str:
+        """Names this function for a store; raise its number when the encoding changes."""
+        return f"CaptionEncoder 2 {self.text.key} captions={self.captions}"
+
+    def __call__(self, columns: Mapping[str, Any]) -> dict[str, Tensor]:
+        lists = columns["captions"]
+        flat = [own[i % len(own)] for own in lists for i in range(self.captions)]
+        shape = len(lists), self.captions, self.text.slots, self.text.width
+        return {"text": self.text(flat).view(shape).half()}

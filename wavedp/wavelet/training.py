@@ -1,0 +1,235 @@
+"""How the spectral tokenizer and the prior are trained, shared by every method that has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wavedp.data.schema import Records
+from wavedp.dp.clipping import Batch
+from wavedp.dp.errors import UserError
+from wavedp.dp.private import PrivateRecords
+from wavedp.dp.trainer import Trainer
+from wavedp.nn.critic import Critic
+from wavedp.nn.images import as_tensor, to_float
+from wavedp.nn.reconstruction import Perceptual, Reconstruction, pyramid_error
+from wavedp.nn.schedule import cosine
+from wavedp.nn.text import TextEncoder
+from wavedp.wavelet.encoders import CaptionEncoder, TokenEncoder
+from wavedp.wavelet.prior import SpectralPrior
+from wavedp.wavelet.tokenizer import SpectralTokenizer
+
+
+@dataclass(frozen=True)
+class TokenizerTraining:
+    """How the tokenizer is trained on public images.
+
+    The whole image is judged by everything there is, the partial decodings by their squared
+    error, so that one tokenizer serves all resolutions.
+
+    Attributes:
+        rate, critic_rate: AdamW learning rates.
+        commitment: weight of the encoder's distance to its codes.
+        adversarial, perceptual_weight, absolute: see
+            :class:`~wavedp.nn.reconstruction.Reconstruction`. SIT: 0.1, 0.1 and 0.
+        critic_width, critic_layers: see :class:`~wavedp.nn.critic.Critic`.
+        perceptual: a frozen public distance, or None.
+        first_images: how many images the codebooks are fitted to at the start, by k-means.
+    """
+
+    rate: float = 1e-3
+    critic_rate: float = 5e-4
+    commitment: float = 0.25
+    adversarial: float = 0.02
+    perceptual_weight: float = 0.1
+    absolute: float = 0.2
+    critic_width: int = 32
+    critic_layers: int = 3
+    perceptual: Perceptual | None = None
+    first_images: int = 2000
+
+    def pretrain(self, tokenizer: SpectralTokenizer, public: Records, trainer: Trainer) -> None:
+        """Train it on public images; it is left in eval mode, frozen."""
+        images = as_tensor(public.images)
+        tokenizer.train()
+        tokenizer.fit_codebooks(to_float(images[: self.first_images]).to(trainer.device))
+        critic = Critic(self.critic_width, self.critic_layers) if self.adversarial else None
+        whole = Reconstruction(
+            tokenizer,
+            critic,
+            self.perceptual,
+            adversarial_weight=self.adversarial,
+            perceptual_weight=self.perceptual_weight,
+            absolute_weight=self.absolute,
+        ).to(trainer.device)
+        optimizer = torch.optim.AdamW(
+            whole.groups(self.rate, self.critic_rate), betas=(0.8, 0.99), weight_decay=1e-4
+        )
+        columns = {"images": images}
+        trainer.fit(whole, self._loss, columns, optimizer, cosine(), "pretraining the tokenizer")
+        tokenizer.eval().requires_grad_(False)
+
+    def _loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        assert isinstance(model, Reconstruction)
+        images = to_float(batch["images"])
+        made, commitment = model.network(images)
+        total = model.loss(made[-1], images) + pyramid_error(made[:-1], images)
+        return torch.as_tensor(total + self.commitment * commitment)
+
+
+def next_token_loss(condition_dropout: float) -> Callable[[nn.Module, Batch], Tensor]:
+    """Mean cross-entropy of a record's codes given one of its captions, ``[b]``.
+
+    Batches have ``tokens`` ``[b, t, C]`` and ``text`` ``[b, captions, slots, width]``; one caption
+    per record is drawn, and dropped with the given probability for guidance.
+    """
+
+    def loss(prior: nn.Module, batch: Batch) -> Tensor:
+        tokens, texts = batch["tokens"].long(), batch["text"]
+        rows = torch.arange(len(tokens), device=tokens.device)
+        choice = torch.randint(texts.shape[1], (len(tokens),), device=tokens.device)
+        keep = torch.rand(len(tokens), 1, 1, device=tokens.device) >= condition_dropout
+        logits = prior(tokens, texts[rows, choice].float() * keep)
+        parts = [
+            part
+            for scale in tokens.chunk(len(logits) // tokens.shape[2], 1)
+            for part in scale.unbind(2)
+        ]
+        losses = [
+            F.cross_entropy(logit.mT, part, reduction="none").mean(1)
+            for logit, part in zip(logits, parts, strict=True)
+        ]
+        return torch.stack(losses).mean(0)
+
+    return loss
+
+
+@dataclass(frozen=True)
+class PriorTraining:
+    """How a prior is trained and sampled.
+
+    Attributes:
+        text: the frozen text encoder.
+        captions: captions kept per record, a public constant.
+        pretraining_rate, finetuning_rate: AdamW learning rates.
+        condition_dropout: chance that a record trains without its caption.
+        guidance, temperature, top_k, top_p: of sampling, see :meth:`SpectralPrior.sample`.
+        batch: images drawn at once.
+    """
+
+    text: TextEncoder
+    captions: int = 5
+    pretraining_rate: float = 2e-3
+    finetuning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    condition_dropout: float = 0.1
+    guidance: float = 1.0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    batch: int = 500
+
+    def pretrain(
+        self, prior: SpectralPrior, tokenizer: SpectralTokenizer, public: Records, trainer: Trainer
+    ) -> None:
+        """All scales of the public records."""
+        columns = self.columns(tokenizer, public)
+        prior.belong_to(tokenizer)
+        self._fit(prior, columns, trainer, self.pretraining_rate, "pretraining the prior")
+
+    def columns(self, tokenizer: SpectralTokenizer, public: Records) -> dict[str, Tensor]:
+        """Public records as the prior sees them: ``tokens`` of all scales, and ``text``."""
+        columns: dict[str, Tensor] = {}
+        for encode in self._encoders(tokenizer, tokenizer.scales):
+            parts = [
+                encode({"images": r.images, "captions": r.captions}) for r in public.chunks(1000)
+            ]
+            columns |= {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return columns
+
+    def finetune(
+        self,
+        prior: SpectralPrior,
+        tokenizer: SpectralTokenizer,
+        private: PrivateRecords,
+        scales: int,
+        trainer: Trainer,
+        *,
+        freeze_codes: bool = False,
+    ) -> None:
+        """The first ``scales`` scales of the private records, all weights of the prior.
+
+        With ``freeze_codes``, all but the ones that :meth:`SpectralPrior.freeze_codes` names.
+        """
+        tokens = private.map(*self._encoders(tokenizer, scales), progress=trainer.progress)
+        prior.freeze_above(scales)
+        if freeze_codes:
+            prior.freeze_codes()
+        self._fit(prior, tokens, trainer, self.finetuning_rate, "finetuning the prior")
+
+    def _fit(
+        self,
+        prior: SpectralPrior,
+        records: PrivateRecords | Batch,
+        trainer: Trainer,
+        rate: float,
+        label: str,
+    ) -> None:
+        parameters = [p for p in prior.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            parameters, lr=rate, weight_decay=self.weight_decay, betas=(0.9, 0.99)
+        )
+        loss = next_token_loss(self.condition_dropout)
+        trainer.fit(prior, loss, records, optimizer, cosine(), label)
+
+    def _encoders(
+        self, tokenizer: SpectralTokenizer, scales: int
+    ) -> tuple[TokenEncoder, CaptionEncoder]:
+        return TokenEncoder(tokenizer.eval(), scales), CaptionEncoder(self.text, self.captions)
+
+    def sample(
+        self,
+        prior: SpectralPrior,
+        captions: Sequence[str],
+        scales: int,
+        seed: int,
+        given: Tensor | None = None,
+    ) -> Iterator[Tensor]:
+        """Batches of tokens ``[b, scales N, C]``, one row per caption, in order.
+
+        Args:
+            given: tokens to continue, ``[n, t, C]``, a row per caption.
+        """
+        device = next(prior.parameters()).device
+        generator = torch.Generator(device).manual_seed(seed)
+        for start in range(0, len(captions), self.batch):
+            part = slice(start, start + self.batch)
+            yield prior.eval().sample(
+                self.text(captions[part]).to(device),
+                scales,
+                generator,
+                guidance=self.guidance,
+                temperature=self.temperature,
+                top_k=self.top_k,
+                top_p=self.top_p,
+                given=None if given is None else given[part],
+            )
+
+
+def check_prompts(text: TextEncoder, prompts: Sequence[str]) -> None:
+    """Refuse prompts that the encoder would cut. (Private captions are cut: an error would tell.)
+
+    Raises:
+        UserError: names the first one.
+    """
+    index = text.too_long(prompts)
+    if index is not None:
+        raise UserError(
+            f"Prompt {index + 1} is longer than the {text.slots} tokens that the text encoder "
+            f"takes: {prompts[index][:60]!r}...; raise text.slots or use a protocol with shorter "
+            "captions."
+        )

@@ -1,0 +1,81 @@
+"""Text-guided diffusion upsampling with the published pipelines of diffusers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from wavedp.dp.errors import UserError
+
+
+class DiffusionUpsampler(nn.Module):
+    """``StableDiffusionUpscalePipeline``: four times larger, guided by the prompt.
+
+    Args:
+        model: a name on the Hugging Face Hub or a folder.
+        steps: of denoising.
+        guidance: classifier-free guidance scale.
+        noise_level: noise added to the low image first, 0..350; more hides what quantisation
+            did to it.
+        batch: images at once.
+        revision: of the weights; a commit, for results that can be repeated.
+
+    Raises:
+        UserError: diffusers or the weights are missing.
+    """
+
+    factor = 4
+
+    def __init__(
+        self,
+        model: str = "stabilityai/stable-diffusion-x4-upscaler",
+        steps: int = 50,
+        guidance: float = 7.5,
+        noise_level: int = 20,
+        batch: int = 8,
+        revision: str | None = None,
+    ) -> None:
+        super().__init__()
+        try:
+            from diffusers import StableDiffusionUpscalePipeline
+        except ModuleNotFoundError as error:
+            raise UserError(
+                "The diffusion upsampler needs diffusers and transformers; install them with "
+                '`pip install "wavedp[paper]"`.'
+            ) from error
+        try:
+            self._pipeline = StableDiffusionUpscalePipeline.from_pretrained(
+                model, revision=revision, local_files_only=True
+            )
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"The weights of {model} are not on this machine; fetch them with "
+                f"`hf download {model}` or set upsampler.model to a folder."
+            ) from error
+        self._pipeline.set_progress_bar_config(disable=True)
+        self._settings = {
+            "num_inference_steps": steps,
+            "guidance_scale": guidance,
+            "noise_level": noise_level,
+        }
+        self._batch = batch
+
+    @torch.no_grad()
+    def upsample(self, low: Tensor, captions: Sequence[str], seed: int) -> Tensor:
+        """See :class:`~wavedp.wavelet.upsamplers.Upsampler`."""
+        pipeline = self._pipeline.to(low.device)
+        generator = torch.Generator("cpu").manual_seed(seed)
+        made = []
+        for start in range(0, len(low), self._batch):
+            part = slice(start, start + self._batch)
+            output = pipeline(
+                prompt=list(captions[part]),
+                image=(low[part] + 1) / 2,
+                generator=generator,
+                output_type="pt",
+                **self._settings,
+            )
+            made.append(output.images * 2 - 1)
+        return torch.cat(made).to(low.device)
