@@ -29,7 +29,7 @@ from benchmarks.cell import (
 )
 from benchmarks.config import Cell, cells, make
 from benchmarks.console import console, run_command, track
-from benchmarks.evaluation import make_evaluation
+from benchmarks.evaluation import Evaluation, make_evaluation
 from benchmarks.protocol import metrics_of, protocol_of
 from benchmarks.record import Record, load_folder, save
 from benchmarks.report import make_report
@@ -84,15 +84,19 @@ def check(grid: list[Cell]) -> dict[str, Dataset]:
     check_room(grid, todo, datasets, protocol, names)
     for dataset in datasets.values():
         dataset.check(track)
+    evaluations = {
+        name: make_evaluation(dataset, config.suite.samples, protocol)
+        for name, dataset in datasets.items()
+    }
     for cell in {(c.config.method.name, c.config.dataset.name): c for c in grid}.values():
-        make_generator(cell)
+        make_generator(cell).check(evaluations[cell.config.dataset.name].prompts)
     for index in track(range(len(grid)), "checking budgets"):
         make_plan(grid[index])
-    _check_table(grid, datasets, folder)
+    _check_table(grid, evaluations, folder)
     return datasets
 
 
-def _check_table(grid: list[Cell], datasets: dict[str, Dataset], folder: Path) -> None:
+def _check_table(grid: list[Cell], evaluations: dict[str, Evaluation], folder: Path) -> None:
     """What this run adds to a results folder was scored on the prompts of what is there.
 
     Raises:
@@ -101,11 +105,9 @@ def _check_table(grid: list[Cell], datasets: dict[str, Dataset], folder: Path) -
     config = grid[0].config
     again = [identity_of(cell) for cell in grid] if config.force else []
     records = [r for r in load_folder(folder / "records") if r.status == "ok"]
-    for name, dataset in datasets.items():
+    for name, evaluation in evaluations.items():
         kept = [r for r in records if r.dataset == name and r.cell not in again]
-        if kept:
-            protocol = protocol_of(config.suite)
-            check_prompts(kept, make_evaluation(dataset, config.suite.samples, protocol), folder)
+        check_prompts(kept, evaluation, folder)
 
 
 def with_private_side(dataset: Any) -> Dataset:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks.throughput import comparison as module
-from benchmarks.throughput import data, distances, networks, photographs
+from benchmarks.throughput import data, distances, networks, photographs, priors, sheet, wavelet
 from benchmarks.throughput.comparison import Compared, Comparison, Sides, compare
 from wavedp.data import cache as caches
 from wavedp.dp.errors import UserError
@@ -74,31 +74,36 @@ def test_the_table_has_every_row_with_a_figure_or_a_reason(
         comparison(Sides(clock.work("h", lambda run: 3)), work="score", case="alone"),
         comparison(sides, case="absent", make=refused),
     ]
-    monkeypatch.setattr(data, "planned", lambda: rows)
+    table = sheet.Sheet("data", lambda: rows)
     monkeypatch.setattr("sys.argv", ["data", "--folder", str(tmp_path)])
-    assert data.main() == 1
+    assert table.main("Speed.") == 1
     assert "1 rows take longer" in capsys.readouterr().out
     (path,) = tmp_path.glob("data-*.csv")
     good, slow, alone, absent = csv.DictReader(path.open())
-    assert tuple(good) == data.COLUMNS
+    assert tuple(good) == sheet.COLUMNS
     assert (good["time_ratio"], good["at_most"], good["samples_per_s"]) == ("1.500", "1.600", "4")
     assert (slow["time_ratio"], slow["status"]) == ("1.500", "measured")
     assert (alone["seconds"], alone["time_ratio"], alone["samples_per_s"]) == ("3", "", "")
     assert (absent["status"], absent["reason"]) == ("missing", "refused: package x missing")
     clock.log = ""
-    data.main()  # only what is missing, which is not there now either
+    table.main("Speed.")  # only what is missing, which is not there now either
     assert clock.log == ""
 
 
-def test_every_row_has_a_name_of_its_own() -> None:
-    rows = data.planned()
+@pytest.mark.parametrize("table", [data.SHEET, wavelet.SHEET])
+def test_every_row_has_a_name_of_its_own(table: sheet.Sheet) -> None:
+    rows = table.planned()
     keys = {(row.work, row.case, row.samples) for row in rows}
     assert len(keys) == len(rows)
+    assert all(row.turns >= 5 for row in rows)
+
+
+def test_every_network_is_compared_with_the_bare_one() -> None:
+    rows = data.planned()
     limited = {row.case for row in rows if row.at_most is not None}
     assert {case for case in limited if "no resampling" in case} == {
         f"{name}, no resampling" for name in networks.NETWORKS
     }
-    assert all(row.turns >= 5 for row in rows)
 
 
 @pytest.mark.parametrize("name", networks.NETWORKS)
@@ -155,3 +160,16 @@ def test_both_ways_to_a_frechet_distance_give_it(
     assert abs(float(distances.kid(tmp_path).harness())) < 0.1  # type: ignore[arg-type]
     shares = distances.prdc(tmp_path).harness()
     assert 0.5 < shares.covered.mean() <= 1  # type: ignore[attr-defined]
+
+
+def test_both_ways_of_sampling_draw_the_same_tokens(tmp_path: Path) -> None:
+    size = priors.Size("tiny", 2, 4, 2, 16, 16, 1, 2, batch=3)
+    sides = priors.sampling(size, tmp_path)
+    assert sides.bare is not None
+    drawn = sides.harness()
+    assert drawn.shape == (3, 8, 2)  # type: ignore[attr-defined]
+    assert torch.equal(drawn, sides.bare())  # type: ignore[arg-type]
+    training = priors.finetuning(size, tmp_path)
+    training.harness()
+    with pytest.raises(UserError, match="no GPU here"):
+        replace(size, gpu=True).make()
