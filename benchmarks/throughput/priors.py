@@ -109,7 +109,7 @@ def finetuning(size: Size, folder: Path) -> Sides:
     shape = (size.batch, size.tokens, size.codes)
     tokens = torch.randint(size.codebook_size, shape).to(device_here())
     batch = {"tokens": tokens, "text": size.text().unsqueeze(1)}
-    mask = torch.ones(size.batch, device=device_here())
+    mask = torch.ones(size.batch, dtype=torch.bool, device=device_here())
     loss = next_token_loss(0.1)
     private = make_engine("bookkeeping", prior, loss, 1.0)
     # A clip of infinity needs ordinary gradients only.

@@ -14,6 +14,7 @@ from benchmarks.throughput.wavelet import SHEET as WAVELET
 
 DEVICE = device_here()
 ROWS = [(sheet, row) for sheet in (DATA, WAVELET) for row in sheet.planned()]
+NAMES = [f"{sheet.name} {row.work} {row.case}" for sheet, row in ROWS]
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +22,7 @@ def tables():
     return {sheet.name: sheet.open(DEVICE) for sheet in (DATA, WAVELET)}
 
 
-@pytest.mark.parametrize(
-    ("sheet", "comparison"),
-    ROWS,
-    ids=[f"{sheet.name} {row.work} {row.case}" for sheet, row in ROWS],
-)
+@pytest.mark.parametrize(("sheet", "comparison"), ROWS, ids=NAMES)
 def test_row(benchmark, tables, sheet, comparison):
     found = benchmark.pedantic(try_to_compare, (comparison, DEVICE), rounds=1)
     row = tables[sheet.name].put(row_of(comparison, DEVICE, found))

@@ -162,7 +162,10 @@ def test_both_ways_to_a_frechet_distance_give_it(
     assert 0.5 < shares.covered.mean() <= 1  # type: ignore[attr-defined]
 
 
-def test_both_ways_of_sampling_draw_the_same_tokens(tmp_path: Path) -> None:
+def test_both_ways_of_sampling_draw_the_same_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(priors, "device_here", lambda: "cpu")
     size = priors.Size("tiny", 2, 4, 2, 16, 16, 1, 2, batch=3)
     sides = priors.sampling(size, tmp_path)
     assert sides.bare is not None
