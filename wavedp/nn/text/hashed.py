@@ -46,8 +46,10 @@ class HashedText:
 
         An empty caption gives zeros, which is also the null text of classifier-free guidance.
         """
-        rows = [self._encode(caption) for caption in captions]
-        return torch.from_numpy(np.stack(rows)).view(-1, self.slots, self.width)
+        rows = np.zeros((len(captions), self.slots * self.width), dtype=np.float32)
+        for row, caption in zip(rows, captions, strict=True):
+            row[:] = self._encode(caption)
+        return torch.from_numpy(rows).view(-1, self.slots, self.width)
 
     def _encode(self, caption: str) -> np.ndarray:
         words = _WORD.findall(caption.lower())
