@@ -3,7 +3,7 @@
 from . import Mutant
 
 TRAINER, RESUME = "wavedp/dp/trainer.py", "wavedp/dp/resume.py"
-OPTIMIZERS, PRIOR = "wavedp/dp/optimizers.py", "wavedp/wavelet/prior.py"
+OPTIMIZERS, ENCODING = "wavedp/dp/optimizers.py", "wavedp/wavelet/encoders.py"
 BOOKKEEPING = "wavedp/dp/clipping/bookkeeping.py"
 
 TRAPS = "tests/dp/test_traps.py::"
@@ -127,10 +127,10 @@ MUTANTS = [
     Mutant(
         trap=31,
         what="codebooks move towards the private images that are encoded",
-        file=PRIOR,
-        old='        return {"tokens": self.tokenizer.encode(images, self.scales).short()}\n',
-        new="        self.tokenizer.fit_codebooks(images, iterations=1)\n"
-        '        return {"tokens": self.tokenizer.encode(images, self.scales).short()}\n',
+        file=ENCODING,
+        old='        return {"tokens": self.tokenizer.encode(images, self.scales).short().cpu()}\n',
+        new="        self.tokenizer.train()\n"
+        '        return {"tokens": self.tokenizer.encode(images, self.scales).short().cpu()}\n',
         tests=(
             "tests/contract/test_methods.py::"
             "test_public_parts_that_are_not_finetuned_have_no_path_from_private_data[dp_wavelet]",
@@ -139,16 +139,16 @@ MUTANTS = [
     Mutant(
         trap=32,
         what="images are centred by the mean of those they come with",
-        file=PRIOR,
-        old='        return {"tokens": self.tokenizer.encode(images, self.scales).short()}\n',
+        file=ENCODING,
+        old='        return {"tokens": self.tokenizer.encode(images, self.scales).short().cpu()}\n',
         new="        images = images - images.mean((0, 2, 3), keepdim=True)\n"
-        '        return {"tokens": self.tokenizer.encode(images, self.scales).short()}\n',
+        '        return {"tokens": self.tokenizer.encode(images, self.scales).short().cpu()}\n',
         tests=(f"{ENCODERS}test_a_record_is_encoded_as_if_there_were_no_other[dp_wavelet]",),
     ),
     Mutant(
         trap=32,
         what="as many captions as the record with the most has",
-        file=PRIOR,
+        file=ENCODING,
         old='        lists = columns["captions"]\n',
         new='        lists = columns["captions"]\n'
         '        object.__setattr__(self, "captions", max(len(own) for own in lists))\n',
