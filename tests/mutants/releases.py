@@ -129,7 +129,7 @@ MUTANTS = [
         what="codebooks move towards the private images that are encoded",
         file=ENCODING,
         old='        return {"tokens": self.tokenizer.encode(images, self.scales).short().cpu()}\n',
-        new="        self.tokenizer.train()\n"
+        new="        self.tokenizer.train()(images)\n"
         '        return {"tokens": self.tokenizer.encode(images, self.scales).short().cpu()}\n',
         tests=(
             "tests/contract/test_methods.py::"

@@ -130,6 +130,15 @@ def test_training_learns_to_reconstruct_and_moves_the_codebooks():
     assert not torch.equal(before, learner.codebooks[0].codebooks)
 
 
+def test_encoding_moves_no_codebook_even_in_training_mode():
+    learner = make().train()
+    before = {name: value.clone() for name, value in learner.named_buffers()}
+    learner.encode(smooth(50))
+    assert all(torch.equal(value, before[name]) for name, value in learner.named_buffers())
+    learner(smooth(50))
+    assert any(not torch.equal(value, before[name]) for name, value in learner.named_buffers())
+
+
 def test_wrong_input_is_refused(tokenizer):
     with pytest.raises(UserError, match="16 tokens of 2 codes"):
         tokenizer.decode(torch.zeros(1, 17, 2, dtype=torch.int64))

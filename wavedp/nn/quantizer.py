@@ -74,14 +74,21 @@ class Quantizer(nn.Module):
         """K."""
         return self.codebooks.shape[1]
 
+    def encode(self, rows: Tensor) -> Tensor:
+        """Codes ``[..., C]`` of rows ``[..., d]``; nothing learns, whatever the mode."""
+        return self._quantize(rows, learn=False).codes
+
     def forward(self, rows: Tensor) -> Quantized:
         """Quantise ``[..., d]``; in training mode the codebooks learn."""
+        return self._quantize(rows, learn=self.training)
+
+    def _quantize(self, rows: Tensor, learn: bool) -> Quantized:
         rows = self._scaled(rows)
         left, chosen, total = rows, [], torch.zeros_like(rows)
         for code, codebook in enumerate(self.codebooks):
             chosen.append(nearest(left.detach(), codebook))
             entry = F.embedding(chosen[-1], codebook)
-            if self.training:
+            if learn:
                 self._learn(code, left.detach().flatten(0, -2), chosen[-1].flatten())
             total, left = total + entry, left - entry
         commitment = (rows - total.detach()).square().mean(-1)

@@ -57,7 +57,7 @@ class RasterTokenizer(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """``[n, 3, R, R]`` to codes ``[n, t, C]``, row by row over the grid."""
-        return torch.as_tensor(self.codebook(self._rows(images)).codes)
+        return self.codebook.encode(self._rows(images))
 
     def decode(self, tokens: Tensor) -> Tensor:
         """The inverse of :meth:`encode`."""

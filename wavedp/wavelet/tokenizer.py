@@ -118,7 +118,9 @@ class SpectralTokenizer(nn.Module):
                 "Only whole images can be encoded with an encoder that is not scale-causal; set "
                 "causal_encoder=true and pretrain the tokenizer again."
             )
-        return self._quantize(self._encode(parts)).codes
+        # Not through forward: no image that is only looked at may move a codebook.
+        rows = self._by_codebook(self._encode(parts))
+        return torch.cat([book.encode(part) for book, part in rows], dim=1)
 
     def decode(self, tokens: Tensor) -> Tensor:
         """Tokens of the first s scales to the LL band there, as an image in [-1, 1].
