@@ -1,12 +1,15 @@
 """Make the public checkpoints: ``python -m benchmarks.pretrain method=dp_wavelet``.
 
 Trains the stages of a method on its public corpus, in order, and writes one checkpoint and
-one record per stage into ``wavedp/weights``. ``stage=prior`` makes one of them anew;
-stages that exist are kept unless ``force=true``.
+one record per stage into ``wavedp/weights``. ``stage=prior`` makes that one alone; stages that
+exist are kept unless ``force=true``. What is interrupted goes on from its last checkpoint when the
+same command is given again.
 """
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,9 +18,11 @@ from benchmarks import hardware
 from benchmarks.cell import seed_everything
 from benchmarks.config import compose, make, plain
 from benchmarks.console import console, run_command, track
+from benchmarks.digest import sha256_of_lines
 from benchmarks.provenance import code_revision
 from benchmarks.weights import load_parts, path_of, save_part
 from wavedp.data.schema import PublicDataset
+from wavedp.dp.checkpoint import Checkpoints
 from wavedp.dp.errors import UserError
 from wavedp.dp.plan import NonPrivatePlan
 from wavedp.dp.trainer import Trainer
@@ -30,6 +35,7 @@ def main(overrides: list[str]) -> int:
     config = compose(overrides)
     method = config.method
     device = hardware.pick_device(config.hardware.device)
+    seed_everything(config.seed)  # weights begin from it, too
     generator: Any = make(method.generator).to(device)
     for name in stages:
         if name not in generator.stages:
@@ -37,7 +43,9 @@ def main(overrides: list[str]) -> int:
                 f"Method {method.name} has no stage {name!r}: "
                 f"choose one of {', '.join(generator.stages)}."
             )
-    for stage in generator.stages:
+    # Later stages than the last one asked for play no part.
+    last = max((generator.stages.index(name) for name in stages), default=None)
+    for stage in generator.stages[: None if last is None else last + 1]:
         exists = path_of(method.weights[stage]).exists()
         if exists and not (config.force and (not stages or stage in stages)):
             load_parts(generator, {stage: method.weights[stage]})
@@ -53,12 +61,14 @@ def _make(stage: str, generator: Any, config: Any, device: torch.device) -> None
     held_out = public.records(0, settings.held_out, track)
     records = public.records(settings.held_out, settings.held_out + settings.records, track)
     seed_everything(config.seed)
+    kept = _checkpoints(stage, config)
     trainer = Trainer(
         NonPrivatePlan(settings.batch, settings.steps),
         device=device,
         micro_batch=settings.batch,
         sampling_seed=config.seed,
         ema_decay=settings.ema_decay,
+        checkpoints=kept,
         progress=track,
     )
     generator.pretrain(stage, records, trainer)
@@ -76,8 +86,18 @@ def _make(stage: str, generator: Any, config: Any, device: torch.device) -> None
         "code_revision": code_revision(),
     }
     path = save_part(generator.get_submodule(stage), config.method.weights[stage], made)
+    kept.remove()
     figures = ", ".join(f"{name} {value:g}" for name, value in report.items())
     console.print(f"{stage}: {path.name}, {trainer.train_seconds:.0f} s of training; {figures}")
+
+
+def _checkpoints(stage: str, config: Any) -> Checkpoints:
+    """Where an interrupted stage goes on from: one folder for each set of settings."""
+    method = config.method
+    parts = (stage, plain(method.generator), plain(method.public), plain(method.pretraining[stage]))
+    digest = sha256_of_lines([json.dumps([*parts, config.seed], sort_keys=True)])[:8]
+    folder = Path(config.cache_dir) / "checkpoints" / f"pretrain-{method.name}-{stage}-{digest}"
+    return Checkpoints(folder, config.hardware.checkpoint_every)
 
 
 if __name__ == "__main__":

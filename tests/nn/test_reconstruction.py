@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from wavedp.nn.critic import Critic
-from wavedp.nn.reconstruction import Reconstruction, pyramid_error
+from wavedp.nn.reconstruction import Judge, Reconstruction, pyramid_error
 
 
 @pytest.fixture
@@ -69,8 +69,9 @@ def test_a_critic_and_a_maker_train_in_one_loop():
 
     torch.manual_seed(0)
     grey = Grey()
-    whole = Reconstruction(grey, Critic(8, 1), adversarial_weight=1.0)
-    optimizer = torch.optim.Adam(whole.groups(0.02, 0.02), betas=(0.0, 0.9))
+    judge = Judge(0.02, 0.02, adversarial=1.0, critic_width=8, critic_layers=1)
+    whole = judge.over(grey, torch.device("cpu"))
+    optimizer = whole.optimizer()
     levels = []
     for _ in range(300):
         real = torch.full((8, 3, 8, 8), 0.5) + 0.05 * torch.randn(8, 3, 8, 8)
@@ -85,12 +86,13 @@ def test_a_critic_and_a_maker_train_in_one_loop():
 
 
 def test_the_pieces_of_the_loss_add_up():
-    whole = Reconstruction(
-        nn.Identity(),
+    judge = Judge(
+        adversarial=0.0,
+        absolute=2.0,
         perceptual=lambda a, b: torch.full((len(a),), 5.0),
         perceptual_weight=0.1,
-        absolute_weight=2.0,
     )
+    whole = Reconstruction(nn.Identity(), None, judge)
     made, images = torch.zeros(2, 3, 4, 4), torch.full((2, 3, 4, 4), 0.5)
     assert whole.loss(made, images).tolist() == pytest.approx([0.25 + 2 * 0.5 + 0.5] * 2)
 

@@ -9,6 +9,7 @@ from wavedp.data.toyworld import ToyWorld
 from wavedp.dp import NonPrivatePlan, Trainer, UserError
 from wavedp.nn.images import to_float
 from wavedp.nn.imdn import IMDN
+from wavedp.nn.reconstruction import Judge
 from wavedp.nn.text import HashedText
 from wavedp.wavelet.prior import SpectralPrior
 from wavedp.wavelet.tokenizer import SpectralTokenizer
@@ -65,7 +66,9 @@ def test_training_brings_made_details_nearer_to_real_ones(world, adversarial):
         return low_band(batch, 1)
 
     trainer = Trainer(NonPrivatePlan(32, 60), micro_batch=32, sampling_seed=0)
-    DetailTraining(adversarial=adversarial).pretrain(network, degrade, world, trainer)
+    DetailTraining(Judge(2e-3, adversarial=adversarial, absolute=0.2)).pretrain(
+        network, degrade, world, trainer
+    )
     assert error() < 0.9 * before
     assert len(seen) >= 60
     assert all(p.requires_grad for p in network.parameters())

@@ -1,13 +1,19 @@
-"""A decoder-only transformer (pre-norm, GELU) with a key-value cache.
+"""A decoder-only transformer (pre-norm, GELU) with a key-value cache, and the block it is made of.
 
 Shapes: b rows, t positions, d width, h heads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Queries, keys and values ``[b, h, t, d/h]`` to what each position takes from those it sees."""
 
 
 class Cache:
@@ -32,34 +38,64 @@ class Cache:
         self.values[block, :, :, self.length : stop] = v
         return self.keys[block, :, :, :stop], self.values[block, :, :, :stop]
 
+    def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Causal attention of new positions to all so far."""
+        # The first call is a prefix and still needs the causal mask.
+        first = self.length == 0
+        return attend_causally(q, *self.extend(block, k, v), first=first)
+
+
+def attend_causally(q: Tensor, k: Tensor, v: Tensor, first: bool = True) -> Tensor:
+    """See :data:`Attend`: every position sees itself and those before it.
+
+    Args:
+        first: the queries are of all positions; otherwise of the last one alone.
+    """
+    return F.scaled_dot_product_attention(q, k, v, is_causal=first and q.shape[2] > 1)
+
 
 class Block(nn.Module):
-    """Causal self-attention and MLP, both pre-norm and residual."""
+    """Self-attention and MLP, both pre-norm and residual.
 
-    def __init__(self, width: int, heads: int, mlp_ratio: int = 4) -> None:
+    Args:
+        width, heads, mlp_ratio: the usual.
+        copies: makes each layer, given what makes one; by default that one.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: int = 4,
+        copies: Callable[[Callable[[], nn.Module]], nn.Module] = lambda make: make(),
+    ) -> None:
         super().__init__()
         self.heads = heads
-        self.norm1 = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.norm2 = nn.LayerNorm(width)
-        self.up = nn.Linear(width, mlp_ratio * width)
-        self.down = nn.Linear(mlp_ratio * width, width)
+        self.norm1 = copies(lambda: nn.LayerNorm(width))
+        self.qkv = copies(lambda: nn.Linear(width, 3 * width))
+        self.out = copies(lambda: nn.Linear(width, width))
+        self.norm2 = copies(lambda: nn.LayerNorm(width))
+        self.up = copies(lambda: nn.Linear(width, mlp_ratio * width))
+        self.down = copies(lambda: nn.Linear(mlp_ratio * width, width))
 
-    def forward(self, x: Tensor, cache: Cache | None = None, index: int = 0) -> Tensor:
-        """``[b, t, d] -> [b, t, d]``; with a cache, ``x`` continues what was seen."""
+    def forward(self, x: Tensor, attend: Attend) -> Tensor:
+        """``[b, t, d] -> [b, t, d]``."""
         b, t, d = x.shape
         q, k, v = (
             part.view(b, t, self.heads, d // self.heads).transpose(1, 2)
             for part in self.qkv(self.norm1(x)).split(d, dim=2)
         )
-        # The first call with a cache is a prefix and still needs the causal mask.
-        causal = cache is None or cache.length == 0
-        if cache is not None:
-            k, v = cache.extend(index, k, v)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal and t > 1)
-        x = x + self.out(mixed.transpose(1, 2).reshape(b, t, d))
+        x = x + self.out(attend(q, k, v).transpose(1, 2).reshape(b, t, d))
         return x + self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
+
+
+def initialise(blocks: nn.ModuleList) -> None:
+    """As GPT-2: residual branches start small so that depth does not raise the variance."""
+    for name, module in blocks.named_modules():
+        if isinstance(module, nn.Linear):
+            last = {"out", "down"} & set(name.split("."))
+            nn.init.normal_(module.weight, std=0.02 / (2 * len(blocks)) ** 0.5 if last else 0.02)
+            nn.init.zeros_(module.bias)
 
 
 class Transformer(nn.Module):
@@ -72,38 +108,26 @@ class Transformer(nn.Module):
 
     def __init__(self, width: int, depth: int, heads: int, length: int) -> None:
         super().__init__()
+        self.heads = heads
         self.positions = nn.Embedding(length, width)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        self._init(depth)
-
-    def _init(self, depth: int) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
         nn.init.normal_(self.positions.weight, std=0.02)
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            # GPT-2: residual branches start small so that depth does not raise the variance.
-            for layer in (block.out, block.down):
-                nn.init.normal_(layer.weight, std=0.02 / (2 * depth) ** 0.5)
+        initialise(self.blocks)
 
     def cache(self, rows: int, device: torch.device) -> Cache:
         """An empty cache for ``rows`` sequences."""
-        first = self.blocks[0]
-        assert isinstance(first, Block)
         length, width = self.positions.weight.shape
-        return Cache(len(self.blocks), rows, first.heads, length, width // first.heads, device)
+        return Cache(len(self.blocks), rows, self.heads, length, width // self.heads, device)
 
     def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:
-        """``[b, t, d] -> [b, t, d]``."""
+        """``[b, t, d] -> [b, t, d]``; with a cache, ``x`` continues what was seen."""
         start = 0 if cache is None else cache.length
         # One row of ids per record: a broadcast position would hide from per-example norms.
         ids = torch.arange(start, start + x.shape[1], device=x.device).expand(x.shape[0], -1)
         x = x + self.positions(ids)
         for index, block in enumerate(self.blocks):
-            x = block(x, cache, index)
+            x = block(x, attend_causally if cache is None else partial(cache.attend, index))
         if cache is not None:
             cache.length += ids.shape[1]
         return self.norm(x)

@@ -12,21 +12,24 @@ Shapes: b rows, t = s N tokens of the first s scales, d width.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from wavedp.nn.transformer import Block, initialise
 
 
 class Parted(nn.Module):
     """Two layers of one kind: approximation tokens go through one, detail tokens the other.
 
     Args:
-        make: makes the layer, once for each part.
         tokens: N, how many leading tokens are approximation tokens.
+        make: makes the layer, once for each part.
     """
 
-    def __init__(self, make: Callable[[], nn.Module], tokens: int) -> None:
+    def __init__(self, tokens: int, make: Callable[[], nn.Module]) -> None:
         super().__init__()
         self.tokens = tokens
         self.approximation, self.detail = make(), make()
@@ -39,31 +42,6 @@ class Parted(nn.Module):
         return torch.cat([self.approximation(first), self.detail(rest)], dim=1)
 
 
-class ADBlock(nn.Module):
-    """Pre-norm attention over all tokens and MLP, both residual."""
-
-    def __init__(self, width: int, heads: int, tokens: int, mlp_ratio: int = 4) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1 = Parted(lambda: nn.LayerNorm(width), tokens)
-        self.qkv = Parted(lambda: nn.Linear(width, 3 * width), tokens)
-        self.out = Parted(lambda: nn.Linear(width, width), tokens)
-        self.norm2 = Parted(lambda: nn.LayerNorm(width), tokens)
-        self.up = Parted(lambda: nn.Linear(width, mlp_ratio * width), tokens)
-        self.down = Parted(lambda: nn.Linear(mlp_ratio * width, width), tokens)
-
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """``[b, t, d]`` to the same; ``mask`` ``[t, t]`` is true where a row may look."""
-        b, t, d = x.shape
-        q, k, v = (
-            part.view(b, t, self.heads, d // self.heads).transpose(1, 2)
-            for part in self.qkv(self.norm1(x)).split(d, dim=2)
-        )
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        x = x + self.out(mixed.transpose(1, 2).reshape(b, t, d))
-        return x + self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
-
-
 class ADTransformer(nn.Module):
     """A stack of blocks with learned positions and a final norm.
 
@@ -73,35 +51,28 @@ class ADTransformer(nn.Module):
         causal: scale-causal attention; otherwise every token sees every token.
     """
 
-    scale_causal: Tensor
+    seen: Tensor
 
     def __init__(
         self, width: int, depth: int, heads: int, scales: int, tokens: int, causal: bool = True
     ) -> None:
         super().__init__()
         self.causal = causal
+        copies = partial(Parted, tokens)
         self.positions = nn.Parameter(0.02 * torch.randn(scales * tokens, width))
-        self.blocks = nn.ModuleList(ADBlock(width, heads, tokens) for _ in range(depth))
-        self.norm = Parted(lambda: nn.LayerNorm(width), tokens)
+        self.blocks = nn.ModuleList(Block(width, heads, copies=copies) for _ in range(depth))
+        self.norm = copies(lambda: nn.LayerNorm(width))
         scale = torch.arange(scales * tokens) // tokens
-        self.register_buffer("scale_causal", scale.unsqueeze(1) >= scale, persistent=False)
-        self._init(depth)
-
-    def _init(self, depth: int) -> None:
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
-        for name, parameter in self.named_parameters():
-            # GPT-2: residual branches start small so that depth does not raise the variance.
-            if (".out." in name or ".down." in name) and name.endswith("weight"):
-                nn.init.normal_(parameter, std=0.02 / (2 * depth) ** 0.5)
+        # [queries, keys]: true where a token may look.
+        self.register_buffer("seen", scale.unsqueeze(1) >= scale, persistent=False)
+        initialise(self.blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[b, t, d]`` of the first scales to the same."""
         t = x.shape[1]
+        mask = self.seen[:t, :t] if self.causal else None
+        attend = partial(F.scaled_dot_product_attention, attn_mask=mask)
         x = x + self.positions[:t]
-        mask = self.scale_causal[:t, :t] if self.causal else None
         for block in self.blocks:
-            x = block(x, mask)
+            x = block(x, attend)
         return torch.as_tensor(self.norm(x))

@@ -70,11 +70,11 @@ class SpectralTokenizer(nn.Module):
         self.enter = nn.ModuleList(nn.Linear(size, width) for size in sizes)
         shape = (heads, self.scales, self.tokens_per_scale)
         self.encoder = ADTransformer(width, encoder_depth, *shape, causal_encoder)
-        self.to_code = Parted(lambda: nn.Linear(width, code_width), self.tokens_per_scale)
+        self.to_code = Parted(self.tokens_per_scale, lambda: nn.Linear(width, code_width))
         self.codebooks = nn.ModuleList(
             Quantizer(code_width, codebook_size, codes) for _ in ("approximation", "detail")
         )
-        self.from_code = Parted(lambda: nn.Linear(code_width, width), self.tokens_per_scale)
+        self.from_code = Parted(self.tokens_per_scale, lambda: nn.Linear(code_width, width))
         self.decoder = ADTransformer(width, decoder_depth, *shape, causal_decoder)
         self.leave = nn.ModuleList(nn.Linear(width, size) for size in sizes)
 

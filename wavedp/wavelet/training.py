@@ -14,9 +14,8 @@ from wavedp.dp.clipping import Batch
 from wavedp.dp.errors import UserError
 from wavedp.dp.private import PrivateRecords
 from wavedp.dp.trainer import Trainer
-from wavedp.nn.critic import Critic
 from wavedp.nn.images import as_tensor, to_float
-from wavedp.nn.reconstruction import Perceptual, Reconstruction, pyramid_error
+from wavedp.nn.reconstruction import Judge, Reconstruction, pyramid_error
 from wavedp.nn.schedule import cosine
 from wavedp.nn.text import TextEncoder
 from wavedp.wavelet.encoders import CaptionEncoder, TokenEncoder
@@ -32,24 +31,13 @@ class TokenizerTraining:
     error, so that one tokenizer serves all resolutions.
 
     Attributes:
-        rate, critic_rate: AdamW learning rates.
+        judge: rates and weights. SIT: adversarial 0.1, perceptual 0.1, absolute 0.
         commitment: weight of the encoder's distance to its codes.
-        adversarial, perceptual_weight, absolute: see
-            :class:`~wavedp.nn.reconstruction.Reconstruction`. SIT: 0.1, 0.1 and 0.
-        critic_width, critic_layers: see :class:`~wavedp.nn.critic.Critic`.
-        perceptual: a frozen public distance, or None.
         first_images: how many images the codebooks are fitted to at the start, by k-means.
     """
 
-    rate: float = 1e-3
-    critic_rate: float = 5e-4
+    judge: Judge
     commitment: float = 0.25
-    adversarial: float = 0.02
-    perceptual_weight: float = 0.1
-    absolute: float = 0.2
-    critic_width: int = 32
-    critic_layers: int = 3
-    perceptual: Perceptual | None = None
     first_images: int = 2000
 
     def pretrain(self, tokenizer: SpectralTokenizer, public: Records, trainer: Trainer) -> None:
@@ -57,20 +45,9 @@ class TokenizerTraining:
         images = as_tensor(public.images)
         tokenizer.train()
         tokenizer.fit_codebooks(to_float(images[: self.first_images]).to(trainer.device))
-        critic = Critic(self.critic_width, self.critic_layers) if self.adversarial else None
-        whole = Reconstruction(
-            tokenizer,
-            critic,
-            self.perceptual,
-            adversarial_weight=self.adversarial,
-            perceptual_weight=self.perceptual_weight,
-            absolute_weight=self.absolute,
-        ).to(trainer.device)
-        optimizer = torch.optim.AdamW(
-            whole.groups(self.rate, self.critic_rate), betas=(0.8, 0.99), weight_decay=1e-4
-        )
-        columns = {"images": images}
-        trainer.fit(whole, self._loss, columns, optimizer, cosine(), "pretraining the tokenizer")
+        whole = self.judge.over(tokenizer, trainer.device)
+        label = "pretraining the tokenizer"
+        trainer.fit(whole, self._loss, {"images": images}, whole.optimizer(), cosine(), label)
         tokenizer.eval().requires_grad_(False)
 
     def _loss(self, model: nn.Module, batch: Batch) -> Tensor:

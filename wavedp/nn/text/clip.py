@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from wavedp.dp.errors import UserError
-from wavedp.nn.fingerprint import fingerprint
+from wavedp.nn.text.batched import BatchedText
 
 
-class ClipText:
+class ClipText(BatchedText):
     """Hidden states of a frozen CLIP text tower after its final norm, zeros behind the caption.
 
     Args:
@@ -52,39 +52,21 @@ class ClipText:
         length = int(self._clip.context_length)
         if not 0 < slots <= length:
             raise UserError(f"text.slots must lie in 1..{length} for {model}, got {slots}.")
-        self.slots, self.width = slots, int(self._clip.token_embedding.weight.shape[1])
-        self._batch, self._device = batch, device
-        self._name = f"ClipText 1 {slots} {fingerprint(self._clip.transformer)}"
+        width = int(self._clip.token_embedding.weight.shape[1])
+        self._device = device
+        super().__init__(self._clip.transformer, slots, width, batch)
 
-    @property
-    def key(self) -> str:
-        """See :class:`~wavedp.nn.text.TextEncoder`."""
-        return self._name
-
-    @torch.no_grad()
-    def __call__(self, captions: Sequence[str]) -> Tensor:
-        """See :class:`~wavedp.nn.text.TextEncoder`."""
-        parts = [
-            self._encode(captions[start : start + self._batch])
-            for start in range(0, len(captions), self._batch)
-        ]
-        return torch.cat(parts) if parts else torch.zeros(0, self.slots, self.width)
-
-    def _encode(self, captions: Sequence[str]) -> Tensor:
+    def hidden(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """See :class:`BatchedText`."""
         tokens = self._tokenizer(list(captions)).to(self._device)
         clip = self._clip
         x = clip.token_embedding(tokens) + clip.positional_embedding
         x = clip.ln_final(clip.transformer(x, attn_mask=clip.attn_mask)).float().cpu()
         # The end-of-text token has the highest number; nothing behind it is read.
         end = tokens.argmax(1, keepdim=True).cpu()
-        given = torch.tensor([bool(caption.strip()) for caption in captions])
-        mask = (torch.arange(tokens.shape[1]) <= end) & given.unsqueeze(1)
-        return torch.as_tensor(x * mask.unsqueeze(2))[:, : self.slots]
+        inside = torch.arange(tokens.shape[1]) <= end
+        return x[:, : self.slots], inside[:, : self.slots]
 
-    def too_long(self, captions: Sequence[str]) -> int | None:
-        """See :class:`~wavedp.nn.text.TextEncoder`."""
-        for index, caption in enumerate(captions):
-            # Start and end tokens are two more.
-            if len(self._tokenizer.encode(caption)) + 2 > self.slots:
-                return index
-        return None
+    def length(self, caption: str) -> int:
+        """See :class:`BatchedText`."""
+        return len(self._tokenizer.encode(caption)) + 2  # start and end

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from wavedp.dp.errors import UserError
-from wavedp.nn.fingerprint import fingerprint
+from wavedp.nn.text.batched import BatchedText
 
 
-class T5Text:
+class T5Text(BatchedText):
     """Last hidden states of a frozen T5 encoder, zeros behind the caption.
 
     Args:
@@ -45,26 +44,11 @@ class T5Text:
                 f"The text encoder {model} is not on this machine; fetch it with "
                 f"`hf download {model}` or set text.model to a folder."
             ) from error
-        self._encoder = encoder.eval().requires_grad_(False).to(device)
-        self.slots, self.width = slots, int(encoder.config.d_model)
-        self._batch, self._device = batch, device
-        self._name = f"T5Text 1 {slots} {fingerprint(encoder)}"
+        self._encoder, self._device = encoder.eval().requires_grad_(False).to(device), device
+        super().__init__(encoder, slots, int(encoder.config.d_model), batch)
 
-    @property
-    def key(self) -> str:
-        """See :class:`~wavedp.nn.text.TextEncoder`."""
-        return self._name
-
-    @torch.no_grad()
-    def __call__(self, captions: Sequence[str]) -> Tensor:
-        """See :class:`~wavedp.nn.text.TextEncoder`."""
-        parts = [
-            self._encode(captions[start : start + self._batch])
-            for start in range(0, len(captions), self._batch)
-        ]
-        return torch.cat(parts) if parts else torch.zeros(0, self.slots, self.width)
-
-    def _encode(self, captions: Sequence[str]) -> Tensor:
+    def hidden(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """See :class:`BatchedText`."""
         read = self._tokenizer(
             list(captions),
             max_length=self.slots,
@@ -72,14 +56,9 @@ class T5Text:
             truncation=True,
             return_tensors="pt",
         ).to(self._device)
-        hidden = self._encoder(**read).last_hidden_state.float().cpu()
-        given = torch.tensor([bool(caption.strip()) for caption in captions])
-        mask = read.attention_mask.cpu().bool() & given.unsqueeze(1)
-        return torch.as_tensor(hidden * mask.unsqueeze(2))
+        states = self._encoder(**read).last_hidden_state.float().cpu()
+        return states, read.attention_mask.cpu().bool()
 
-    def too_long(self, captions: Sequence[str]) -> int | None:
-        """See :class:`~wavedp.nn.text.TextEncoder`."""
-        for index, caption in enumerate(captions):
-            if len(self._tokenizer(caption).input_ids) > self.slots:
-                return index
-        return None
+    def length(self, caption: str) -> int:
+        """See :class:`BatchedText`."""
+        return len(self._tokenizer(caption).input_ids)

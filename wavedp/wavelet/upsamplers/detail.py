@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from wavedp.data.schema import Records
 from wavedp.dp.clipping import Batch
 from wavedp.dp.trainer import Trainer
-from wavedp.nn.critic import Critic
 from wavedp.nn.images import as_tensor, to_float
-from wavedp.nn.reconstruction import Perceptual, Reconstruction
+from wavedp.nn.reconstruction import Judge, Reconstruction
 from wavedp.nn.schedule import cosine
 from wavedp.wavelet.transform import reconstruct
 
@@ -83,22 +82,11 @@ class DetailTraining:
     """How a detail network is trained.
 
     Attributes:
-        rate, critic_rate: AdamW learning rates.
-        adversarial, perceptual_weight, absolute: weights beside the squared error, see
-            :class:`~wavedp.nn.reconstruction.Reconstruction`.
-        critic_width, critic_layers: see :class:`~wavedp.nn.critic.Critic`.
-        perceptual: a frozen public distance, or None.
+        judge: rates and weights; the critic also sees the low band, with its pixels repeated.
         degraded: share of low bands that come out of ``degrade`` instead of the true image.
     """
 
-    rate: float = 2e-3
-    critic_rate: float = 5e-4
-    adversarial: float = 0.05
-    absolute: float = 0.2
-    perceptual_weight: float = 0.1
-    critic_width: int = 32
-    critic_layers: int = 3
-    perceptual: Perceptual | None = None
+    judge: Judge
     degraded: float = 0.5
 
     def pretrain(
@@ -113,15 +101,7 @@ class DetailTraining:
         Args:
             degrade: images to their low bands as stage 1 would draw them, decoded from tokens.
         """
-        critic = Critic(self.critic_width, self.critic_layers, 6) if self.adversarial else None
-        whole = Reconstruction(
-            network,
-            critic,
-            self.perceptual,
-            adversarial_weight=self.adversarial,
-            perceptual_weight=self.perceptual_weight,
-            absolute_weight=self.absolute,
-        ).to(trainer.device)
+        whole = self.judge.over(network, trainer.device, given=3)
 
         def loss(model: nn.Module, batch: Batch) -> Tensor:
             assert isinstance(model, Reconstruction)
@@ -132,8 +112,5 @@ class DetailTraining:
                 low = degrade(images).where(pick, low)
             return model.loss(network(low), images, F.interpolate(low, images.shape[-1]))
 
-        optimizer = torch.optim.AdamW(
-            whole.groups(self.rate, self.critic_rate), betas=(0.8, 0.99), weight_decay=1e-4
-        )
-        columns = {"images": as_tensor(public.images)}
-        trainer.fit(whole, loss, columns, optimizer, cosine(), "pretraining the upsampler")
+        columns, label = {"images": as_tensor(public.images)}, "pretraining the upsampler"
+        trainer.fit(whole, loss, columns, whole.optimizer(), cosine(), label)

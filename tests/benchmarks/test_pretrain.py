@@ -1,0 +1,94 @@
+"""Public checkpoints: made stage by stage, with a report, and resumed where they were stopped."""
+
+import json
+
+import pytest
+from safetensors.torch import load_file
+
+from benchmarks.pretrain import main
+from wavedp.dp import UserError
+from wavedp.wavelet.generator import DPWavelet
+
+STAGES = ("tokenizer", "prior", "upsampler")
+SMALL = {
+    "tokenizer.codes": 2,
+    "tokenizer.codebook_size": 16,
+    "tokenizer.width": 16,
+    "prior.codes": 2,
+    "prior.codebook_size": 16,
+    "prior.width": 16,
+    "prior.depth": 1,
+    "upsampler.width": 8,
+    "upsampler.depth": 1,
+}
+
+
+@pytest.fixture
+def overrides(tmp_path, cache):
+    return [
+        *("method=dp_wavelet", f"cache_dir={cache}", "hardware.checkpoint_every=2"),
+        "+method.generator.tokenizer_training.first_images=20",
+        *(f"method.generator.{name}={value}" for name, value in SMALL.items()),
+        *(f"method.weights.{stage}={tmp_path}/{stage}.safetensors" for stage in STAGES),
+        *(
+            f"method.pretraining.{stage}={{records:40,held_out:12,batch:8,steps:4,ema_decay:0.5}}"
+            for stage in STAGES
+        ),
+    ]
+
+
+def test_every_stage_is_made_with_a_report_and_kept(overrides, tmp_path, capsys):
+    assert main(overrides) == 0
+    reports = {s: json.loads((tmp_path / f"{s}.json").read_text())["report"] for s in STAGES}
+    assert {"psnr_8px", "psnr_16px", "psnr_32px", "used_detail"} <= reports["tokenizer"].keys()
+    assert 0 < reports["tokenizer"]["used_detail"] <= 1
+    assert 0 < reports["prior"]["bits_per_code"] < 8
+    assert reports["upsampler"]["psnr"] > 10
+    before = {s: (tmp_path / f"{s}.safetensors").read_bytes() for s in STAGES}
+    capsys.readouterr()
+    assert main(overrides) == 0
+    assert capsys.readouterr().err.count("exists") == 3
+    assert before == {s: (tmp_path / f"{s}.safetensors").read_bytes() for s in STAGES}
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "upsampler"])
+def test_a_stage_that_was_stopped_goes_on_to_the_same_weights(
+    stage, overrides, tmp_path, monkeypatch
+):
+    if stage == "upsampler":
+        main([*overrides, "stage=tokenizer"])
+    main([*overrides, f"stage={stage}"])
+    path = tmp_path / f"{stage}.safetensors"
+    expected = load_file(path)
+    path.unlink()
+    real = DPWavelet._as_drawn if stage == "upsampler" else DPWavelet.report
+    calls = []
+
+    def stop(self, *given):
+        calls.append(given)
+        if len(calls) == (4 if stage == "upsampler" else 1):
+            raise KeyboardInterrupt
+        return real(self, *given)
+
+    monkeypatch.setattr(DPWavelet, real.__name__, stop)
+    with pytest.raises(KeyboardInterrupt):
+        main([*overrides, f"stage={stage}"])
+    assert not path.exists()
+    done = len(calls)
+    main([*overrides, f"stage={stage}"])
+    if stage == "upsampler":
+        assert len(calls) - done == 2  # of four steps, those after the checkpoint
+    found = load_file(path)
+    assert all((found[name] == expected[name]).all() for name in expected)
+
+
+def test_a_checkpoint_of_a_later_stage_plays_no_part(overrides, tmp_path):
+    (tmp_path / "prior.safetensors").write_bytes(b"of another layout")
+    assert main([*overrides, "stage=tokenizer"]) == 0
+    with pytest.raises(UserError, match=r"prior\.safetensors does not fit"):
+        main([*overrides, "stage=upsampler"])
+
+
+def test_an_unknown_stage_is_refused(overrides):
+    with pytest.raises(UserError, match=r"no stage 'decoder'.*tokenizer, prior, upsampler"):
+        main([*overrides, "stage=decoder"])

@@ -1,0 +1,49 @@
+"""What text encoders that are networks share: batches, null text, captions that are cut."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from wavedp.nn.fingerprint import fingerprint
+
+
+class BatchedText(ABC):
+    """A frozen network that reads tokens; see :class:`~wavedp.nn.text.TextEncoder`.
+
+    Args:
+        encoder: whose weights the key names.
+        slots, width: shape of an encoded caption.
+        batch: captions at once.
+    """
+
+    def __init__(self, encoder: nn.Module, slots: int, width: int, batch: int) -> None:
+        self.slots, self.width, self._batch = slots, width, batch
+        self.key = f"{type(self).__name__} 1 {slots} {fingerprint(encoder)}"
+
+    @abstractmethod
+    def hidden(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """States ``[n, slots, width]`` on the CPU, and which of them belong to the caption."""
+
+    @abstractmethod
+    def length(self, caption: str) -> int:
+        """Tokens of a caption, with all that the network adds."""
+
+    @torch.no_grad()
+    def __call__(self, captions: Sequence[str]) -> Tensor:
+        """See :class:`~wavedp.nn.text.TextEncoder`."""
+        rows = torch.zeros(len(captions), self.slots, self.width)
+        for start in range(0, len(captions), self._batch):
+            part = captions[start : start + self._batch]
+            states, inside = self.hidden(part)
+            given = torch.tensor([bool(caption.strip()) for caption in part])
+            rows[start : start + len(part)] = states * (inside & given[:, None]).unsqueeze(2)
+        return rows
+
+    def too_long(self, captions: Sequence[str]) -> int | None:
+        """See :class:`~wavedp.nn.text.TextEncoder`."""
+        lengths = enumerate(map(self.length, captions))
+        return next((index for index, length in lengths if length > self.slots), None)
