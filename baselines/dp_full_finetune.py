@@ -30,7 +30,7 @@ class DPFullFinetune(nn.Module):
         tokenizer_training, training: how they are trained and sampled.
     """
 
-    stages: ClassVar[tuple[str, ...]] = ("tokenizer", "prior")
+    stages: ClassVar[Mapping[str, tuple[str, ...]]] = {"tokenizer": (), "prior": ("tokenizer",)}
     conditioning: ClassVar[Literal["text", "none"]] = "text"
 
     def __init__(

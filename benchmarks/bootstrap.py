@@ -1,4 +1,4 @@
-"""Uncertainty of a score by the bootstrap (Efron 1979), over samples and over seeds.
+"""Uncertainty of a score over samples, by the bootstrap (Efron 1979).
 
 The same rows give the same numbers: the draws have a fixed seed, which is not the seed of
 anything private.
@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 SEED = 0
-CONFIDENCE = 0.95
 
 
 def standard_error(
@@ -47,25 +46,3 @@ def standard_error_of_mean(values: np.ndarray) -> float:
 def deviation(values: Sequence[float] | np.ndarray) -> float:
     """The sample standard deviation; NaN for fewer than two values."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-
-
-def interval_over_seeds(
-    values: Sequence[float], errors: Sequence[float], replicates: int = 4000
-) -> tuple[float, float]:
-    """A 95 % percentile interval of the mean over seeds, in two stages.
-
-    Seeds are drawn with replacement, and each drawn value moves by its own standard error over
-    samples. With few seeds it is too narrow by about ``sqrt((n - 1) / n)`` and a t quantile:
-    the tables therefore show the t-interval, and this beside it.
-
-    Args:
-        values: the score of each seed.
-        errors: its standard error over samples; NaN counts as 0.
-    """
-    draws = np.random.default_rng(SEED)
-    chosen = draws.integers(len(values), size=(replicates, len(values)))
-    moved = np.asarray(values)[chosen]
-    moved = moved + np.nan_to_num(np.asarray(errors))[chosen] * draws.standard_normal(chosen.shape)
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(moved.mean(1), [tail, 100 - tail])
-    return float(low), float(high)

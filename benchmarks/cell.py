@@ -27,8 +27,9 @@ from benchmarks.paths import shortened, without_paths
 from benchmarks.provenance import code_revision
 from benchmarks.record import Cost, Evaluated, Privacy, Provenance, Query, Record, Row
 from benchmarks.registry import overlap
-from benchmarks.samples import Samples, save_strip
+from benchmarks.samples import Samples
 from benchmarks.scorer import Scorer
+from benchmarks.sentence import one_line
 from benchmarks.weights import digests, load_parts
 from wavedp.data.schema import Dataset
 from wavedp.dp.accounting import RELATION
@@ -37,6 +38,7 @@ from wavedp.dp.clipping import check_engine
 from wavedp.dp.errors import UserError
 from wavedp.dp.ledger import Ledger
 from wavedp.dp.plan import DPPlan, NonPrivatePlan, Plan
+from wavedp.dp.private import PrivateRecords
 from wavedp.dp.trainer import Trainer
 from wavedp.protocol import ImageGenerator
 
@@ -75,7 +77,11 @@ def make_plan(cell: Cell) -> Plan | None:
 
 
 def make_generator(cell: Cell) -> ImageGenerator:
-    """The method with its public weights, on the CPU.
+    """The method with its public weights, on the CPU and in evaluation mode.
+
+    Nothing changes a mode on the way from here to the record, unless the method does: one with
+    dropout has to say in ``finetune`` that it trains. Those here have none, and what learns in
+    training mode, a codebook, is never trained on private records.
 
     Raises:
         UserError: weights are missing or do not fit, or the resolution differs from the data's.
@@ -90,14 +96,15 @@ def make_generator(cell: Cell) -> ImageGenerator:
         )
     assert isinstance(generator, torch.nn.Module)
     load_parts(generator, method.weights)
+    generator.eval()
     return generator
 
 
 def run_cell(cell: Cell, dataset: Dataset, scorer: Scorer, folder: Path) -> Record:
-    """Run one cell and return its record; the caller saves it, and then keeps the samples.
+    """Run one cell and return its record; the caller saves it, with picture and samples.
 
     Args:
-        folder: the suite's results folder; ledger and samples go there.
+        folder: the suite's results folder; the ledger goes there.
     """
     config = cell.config
     weights = digests(config.method.weights)
@@ -106,19 +113,17 @@ def run_cell(cell: Cell, dataset: Dataset, scorer: Scorer, folder: Path) -> Reco
     seed_everything(cell.seed)
     generator = make_generator(cell)
     assert isinstance(generator, torch.nn.Module)
-    generator.to(device)
     with hardware.PeakMemory(device) as peak:
-        trainer = _finetune(cell, generator, dataset, folder / "ledgers" / f"{name}.jsonl", device)
+        generator.to(device)
+        trainer = _finetune(cell, generator, dataset, ledger_of(folder, name), device)
         start = time.perf_counter()
         drawn = _samples(cell, generator, scorer.evaluation, device)
         count = images_of(cell.row, scorer.evaluation)
         images = samples_of(cell, name).write(drawn, count, dataset.resolution)
         sampled = time.perf_counter()
-        prompts = scorer.evaluation.prompts
-        metrics = scorer.values(Batches(images), prompts, generator.conditioning)
-        scored = time.perf_counter()
-    picture = Path("samples") / f"{name}.png"
-    save_strip(images, folder / picture)
+    prompts = scorer.evaluation.prompts
+    metrics = scorer.values(Batches(images), prompts, generator.conditioning)
+    scored = time.perf_counter()
     return Record(
         cell=name,
         suite=config.suite.name,
@@ -131,20 +136,21 @@ def run_cell(cell: Cell, dataset: Dataset, scorer: Scorer, folder: Path) -> Reco
         status="ok",
         privacy=_privacy(cell, dataset, trainer, generator),
         metrics=metrics,
-        not_computed=scorer.missing,
+        not_computed=scorer.missing(generator.conditioning),
         evaluated=evaluated(scorer.evaluation),
         cost=Cost(
-            train_seconds=trainer.train_seconds if trainer else None,
-            train_examples_per_s=trainer.examples / trainer.train_seconds if trainer else None,
+            # Of a training that was interrupted, only the last part was timed.
+            train_seconds=trainer.train_seconds if trainer and not trainer.resumed else None,
+            train_examples_per_s=trainer.examples_per_s if trainer and trainer.examples else None,
             sample_seconds=sampled - start if cell.row != "oracle" else None,
             sample_images_per_s=count / (sampled - start) if cell.row != "oracle" else None,
             score_seconds=scored - sampled,
-            peak_memory_mb=round(peak.megabytes, 1),
+            peak_memory_mb=peak.megabytes,
         ),
         provenance=provenance(cell, weights),
         hardware=hardware.describe(device),
         config=public_config(cell),
-        samples=str(picture),
+        samples=f"samples/{name}.png",
     )
 
 
@@ -160,7 +166,7 @@ def failed_record(cell: Cell, dataset: Dataset, error: Exception, folder: Path) 
     except UserError:
         weights = {}
     name = cell.identity(weights)
-    spent = _spent(folder / "ledgers" / f"{name}.jsonl", cell)
+    spent = _spent(ledger_of(folder, name), cell)
     return Record(
         cell=name,
         suite=config.suite.name,
@@ -171,18 +177,18 @@ def failed_record(cell: Cell, dataset: Dataset, error: Exception, folder: Path) 
         row=cell.row,
         seed=cell.seed,
         status="failed",
-        reason=reason_of(error),
+        reason=reason_of(error, cell),
         privacy=_privacy(cell, dataset, None).model_copy(update={"epsilon_spent": spent}),
         provenance=provenance(cell, weights),
-        hardware=hardware.describe(torch.device("cpu")),
+        hardware=hardware.describe(hardware.pick_device(config.hardware.device)),
         config=public_config(cell),
     )
 
 
-def reason_of(error: Exception) -> str:
+def reason_of(error: Exception, cell: Cell) -> str:
     """Why something failed, as a record may tell it: see :func:`failed_record`."""
     if isinstance(error, UserError):
-        return shortened(" ".join(str(error).split()))[:500]
+        return shortened(one_line(error, most=None), plain(cell.config))[:500]
     frames = traceback.extract_tb(error.__traceback__)
     place = f" in {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}{place}"
@@ -230,8 +236,36 @@ def _finetune(
         sampling_seed=seeds.sampling_seed,
         progress=track,
     )
-    generator.finetune(dataset.private(), trainer)
+    generator.finetune(_sealed(dataset), trainer)
     return trainer
+
+
+def _sealed(dataset: Dataset) -> PrivateRecords:
+    """The private records.
+
+    Raises:
+        UserError: they cannot be read. It does not say why: a record keeps the sentence, and a
+            reason may name the file of a private record.
+    """
+    try:
+        return dataset.private()
+    except UserError as error:
+        raise UserError(
+            f"The private records of {dataset.name} cannot be read: look at the data set with "
+            "`python -m benchmarks.doctor`, which says why."
+        ) from error
+
+
+def start_anew(cell: Cell, folder: Path) -> None:
+    """Let the next run of a cell begin without a checkpoint, and with a ledger of its own."""
+    name = identity_of(cell)
+    checkpoints_of(cell, name).remove()
+    keep_earlier(ledger_of(folder, name))
+
+
+def ledger_of(folder: Path, name: str) -> Path:
+    """The ledger of the latest run of a cell, in the suite's results folder."""
+    return folder / "ledgers" / f"{name}.jsonl"
 
 
 def checkpoints_of(cell: Cell, name: str) -> Checkpoints:

@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks.record import Row
+from benchmarks.sentence import one_line
 from wavedp.dp.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 AXES = ("dataset", "method")
 # These say where and how a cell runs and by what it is scored, not what it is, so they do not
 # change its identity. Metrics can be added to a finished cell: see benchmarks/rescoring.py.
-NOT_IDENTITY = ("suite", "hardware", "results_dir", "cache_dir", "force")
+# The seed of a cell is its own, whatever the suite or the command line calls it.
+NOT_IDENTITY = ("suite", "hardware", "results_dir", "cache_dir", "force", "seed")
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Cell:
     def identity(self, weights: dict[str, str]) -> str:
         """File name of the record: readable, and different whenever anything that matters is."""
         config = plain(self.config)
+        # All budgets of the grid: which others are asked for says nothing of this cell.
+        del config["privacy"]["epsilon"]
         parts = [(k, _wherever_cached(v)) for k, v in config.items() if k not in NOT_IDENTITY]
         # Left out where it is the usual one: so it is for records from before there were others.
         protocol = self.config.suite.get("protocol") or "quick"
@@ -117,8 +122,7 @@ def make(config: DictConfig) -> Any:
             cause = cause.__cause__
         if cause is not None:
             raise cause from error
-        detail = " ".join(str(error).split())[:300]
-        raise UserError(f"{config.get('_target_')} cannot be made: {detail}") from error
+        raise UserError(f"{config.get('_target_')} cannot be made: {one_line(error)}") from error
 
 
 def conditioning_of(cell: Cell) -> str:
@@ -127,9 +131,11 @@ def conditioning_of(cell: Cell) -> str:
     return declared
 
 
+@cache  # Hydra takes its time, and a suite asks for each of its metrics once per cell
 def load_choice(group: str, name: str) -> DictConfig:
-    """One file of a config group on its own, such as ``metric/fd_toy``."""
+    """One file of a config group on its own, such as ``metric/fd_toy``; read-only."""
     chosen: DictConfig = compose([f"+{group}={name}"])[group]
+    OmegaConf.set_readonly(chosen, True)
     return chosen
 
 
@@ -176,7 +182,8 @@ def _epsilons(config: DictConfig, row: str) -> list[float | None]:
     if row == "private":
         value = config.privacy.epsilon
         values = list(value) if OmegaConf.is_list(value) else [value]
-        return [float(v) for v in values]
+        # A budget that is named twice is one cell: to run it twice would be two releases.
+        return list(dict.fromkeys(float(v) for v in values))
     fixed: dict[str, list[float | None]] = {
         "pretrained": [0.0],
         "non_private": [math.inf],

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from rich.table import Table
 from benchmarks.config import compose, make
 from benchmarks.console import console, run_command, track
 from benchmarks.diagnosis import Examination, diagnose
+from benchmarks.written import write
 from wavedp.data.findings import Finding
 from wavedp.data.photos import PRIVATE, PUBLIC, PhotoCorpus, PhotoFolder
 from wavedp.dp.errors import UserError
@@ -143,11 +143,7 @@ def _write(
             for finding in findings
         ],
     }
-    # A new file, because an older one may be readable by others.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(handle, "w") as stream:
-        stream.write(json.dumps(content, indent=1) + "\n")
-    os.replace(temporary, path)
+    write(path, json.dumps(content, indent=1) + "\n", for_owner=True)
 
 
 def _show(

@@ -49,11 +49,16 @@ def show(names: Sequence[str] = ()) -> None:
         state = _state(weights, path)
         overlaps = ", ".join(f"{status} ({name})" for name, status in weights.overlap.items())
         console.print(
-            f"{weights.name}: {state}, {weights.megabytes:g} MB, {weights.licence}; trained on "
+            f"{weights.name}: {state}, {_size(weights, path)}, {weights.licence}; trained on "
             f"{weights.trained_on}; overlap with private sets: {overlaps or 'unknown'}",
             soft_wrap=True,
         )
         console.print(f"    {path or f'get it by {weights.remedy}'}", soft_wrap=True)
+
+
+def _size(weights: Weights, path: Path | None) -> str:
+    megabytes = path.stat().st_size / 1e6 if path else weights.megabytes
+    return "of unknown size" if megabytes is None else f"{megabytes:.3g} MB"
 
 
 def _state(weights: Weights, path: Path | None) -> str:
@@ -116,7 +121,7 @@ def _copy(weights: Weights, opener: Opener, file: BinaryIO) -> None:
     try:
         with opener(weights.address) as response:
             # The size is the registry's, for the bar alone; what comes after it is read too.
-            for _ in track(range(int(weights.megabytes) + 1), weights.name):
+            for _ in track(range(int(weights.megabytes or 0) + 1), weights.name):
                 file.write(response.read(PIECE))
             while piece := response.read(PIECE):
                 file.write(piece)

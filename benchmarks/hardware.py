@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
-import threading
 from pathlib import Path
 
 import psutil
@@ -69,34 +69,27 @@ def existing_parent(folder: Path) -> Path:
 
 
 class PeakMemory:
-    """Peak memory of a block, in MB: on a GPU the allocator's, else the process's, sampled.
+    """Peak memory of a block on a GPU, in MB: what its tensors take there beside earlier ones.
 
-    >>> with PeakMemory(torch.device("cpu")) as peak: ...
+    None on a CPU: there the process alone could be asked, which holds what earlier cells and the
+    metrics have left in it.
+
+    >>> with PeakMemory(torch.device("cuda")) as peak: ...
     """
 
-    def __init__(self, device: torch.device, interval: float = 0.05) -> None:
-        self.megabytes = 0.0
-        self._device, self._interval = device, interval
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
+    megabytes: float | None = None
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._before = device, 0
 
     def __enter__(self) -> PeakMemory:
         if self._device.type == "cuda":
+            gc.collect()  # what an earlier cell has left must not be let go of within the block
+            self._before = torch.cuda.memory_allocated(self._device)
             torch.cuda.reset_peak_memory_stats(self._device)
-        else:
-            self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._device.type == "cuda":
-            self.megabytes = torch.cuda.max_memory_allocated(self._device) / 2**20
-        else:
-            self._done.set()
-            self._thread.join()
-
-    def _sample(self) -> None:
-        process = psutil.Process()
-        while True:
-            self.megabytes = max(self.megabytes, process.memory_info().rss / 2**20)
-            if self._done.wait(self._interval):
-                return
+            peak = torch.cuda.max_memory_allocated(self._device) - self._before
+            self.megabytes = round(peak / 2**20, 1)

@@ -8,14 +8,13 @@ deleted at any time, and where nothing can be written nothing is kept.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.written import replacing
 from wavedp.dp.answers import folder as accounting_folder
 
 
@@ -48,10 +47,5 @@ def folder() -> Path:
 
 def _keep(array: np.ndarray, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.save(file, array, allow_pickle=False)
-        os.replace(partial, path)
-    finally:
-        Path(partial).unlink(missing_ok=True)
+    with replacing(path, for_owner=True) as file:
+        np.save(file, array, allow_pickle=False)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 _PLACE = re.compile(r"(.*_)?(root|dir|path)s?")
 """Keys that name a place."""
 _ELSEWHERE = re.compile(r"[/~\\]|[A-Za-z]:[/\\]|\.\.([/\\]|$)|file:")
 """Beginnings of values that leave the working directory: absolute, a home, a drive, a way up."""
-_IN_TEXT = re.compile(r"""(?<![\w.:/~])(~|/|[A-Za-z]:\\)[^\s:;,()'"]*[/\\](?=[^\s/\\])""")
-"""In a sentence: all of such a path but its last part."""
+_IN_TEXT = re.compile(r"(?<![\w.:/~])(file:|~|/|[A-Za-z]:\\)\S*[/\\](?=[^\s/\\])")
+"""In a sentence: all of such a path but its last part, as far as it has no spaces."""
 
 
 def without_paths(value: Any) -> Any:
@@ -31,9 +34,34 @@ def without_paths(value: Any) -> Any:
     return value
 
 
-def shortened(text: str) -> str:
-    """A sentence in which a path is only the name of its file."""
+def shortened(text: str, config: Any = None) -> str:
+    """A sentence in which a path is only the name of its file.
+
+    Args:
+        config: places that it names at any depth are found in the text also where they hold spaces,
+            and nothing of them stays; so are the user's home and the working directory.
+    """
+    places = {str(Path.home()), os.getcwd(), *_places(config)} - {"", "/", "."}
+    for place in sorted(places, key=len, reverse=True):  # what lies in another one first
+        ends = r"(?![\w-])" if os.sep in place else r"(?=[/\\])"  # "results" is also a word
+        text = re.sub(rf"(?<![\w./~-]){re.escape(place)}{ends}", "~", text)
     return _IN_TEXT.sub("", text)
+
+
+def _places(value: Any, key: str = "") -> Iterator[str]:
+    """Folders that a configuration names, as they are written and as they are."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _places(item, str(name))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _places(item, key)
+    elif isinstance(value, str):
+        names_folder = _PLACE.fullmatch(key) is not None
+        if names_folder or _leads_elsewhere(value):
+            folder = value if names_folder else os.path.dirname(value)
+            whole = os.path.expanduser(folder)
+            yield from {folder, os.path.abspath(whole), os.path.realpath(whole)}
 
 
 def _leads_elsewhere(value: Any) -> bool:

@@ -6,11 +6,11 @@ does not say that the file is the right one, only that it is still the one that 
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 from benchmarks.digest import sha256
+from benchmarks.written import write
 from wavedp.dp.errors import UserError
 
 
@@ -35,12 +35,9 @@ def pin(path: Path) -> str:
         UserError: nothing can be written beside it.
     """
     digest = sha256(path)
-    partial = path.with_name(f"{path.name}.tmp{os.getpid()}")
     try:
-        partial.write_text(f"{digest}  {path.name}\n", encoding="utf-8")
-        os.replace(partial, pin_of(path))
+        write(pin_of(path), f"{digest}  {path.name}\n")
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise UserError(
             f"{pin_of(path)} cannot be written ({error.strerror or error}); copy {path.name} into "
             "a folder that WAVEDP_WEIGHTS names and that you can write to."

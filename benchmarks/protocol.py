@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmarks.config import load_choice, plain
+from benchmarks.sentence import one_line
 from wavedp.dp.errors import UserError
 
 DEFAULT = "quick"
@@ -95,8 +96,9 @@ def load_protocol(name: str) -> Protocol:
     try:
         return Protocol.model_validate(plain(load_choice("protocol", name)))
     except ValidationError as error:
-        detail = " ".join(str(error).split())[:300]
-        raise UserError(f"configs/protocol/{name}.yaml is not a protocol: {detail}") from error
+        raise UserError(
+            f"configs/protocol/{name}.yaml is not a protocol: {one_line(error)}"
+        ) from error
 
 
 def protocol_of(suite: DictConfig) -> Protocol:

@@ -9,13 +9,23 @@ from pathlib import Path
 
 
 def code_revision() -> str:
-    """The git commit, with ``+`` if the working tree differs; "unknown" outside a checkout."""
-    here = Path(__file__).parent
+    """The git commit, with ``+`` if the working tree differs from it; "unknown" outside a checkout.
+
+    Results do not count: they are what the code writes.
+    """
     try:
-        run = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
-        done = subprocess.run(run, cwd=here, capture_output=True, text=True, check=True)
+        commit = _git("describe", "--always", "--abbrev=12", "--exclude=*")
+        changes = _git(
+            "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results"
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return commit + ("+" if changes else "")
+
+
+def _git(*arguments: str) -> str:
+    here = Path(__file__).parent
+    done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 

@@ -119,8 +119,8 @@ def measure(root: Path, cache: Path) -> Iterator[tuple[Check, dict[str, MetricVa
                 dataset, list(names), check.reference.count, PROTOCOL
             )
         scorer = scorers[check.reference]
-        if scorer.missing:
-            raise UserError(next(iter(scorer.missing.values())).reason)
+        if missing := scorer.missing("text"):
+            raise UserError(next(iter(missing.values())).reason)
         samples = Batches(check.samples.dataset(root, cache).evaluation().images)
         captions = scorer.evaluation.prompts[: check.samples.count]
         yield check, scorer.values(samples, captions, "none", check.metrics)

@@ -7,12 +7,12 @@ memory, and how it scored, with the sample counts and the protocol of every metr
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from benchmarks.written import write
 from wavedp.dp.errors import UserError
 
 SCHEMA_VERSION = 1
@@ -185,12 +185,7 @@ class Record(_Part):
 
 def save(record: Record, folder: Path) -> Path:
     """Write ``folder/<cell>.json`` atomically and return its path."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{record.cell}.json"
-    temporary = path.with_suffix(f".tmp{os.getpid()}")
-    temporary.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
-    return path
+    return write(folder / f"{record.cell}.json", record.model_dump_json(indent=1) + "\n")
 
 
 def load(path: Path) -> Record:

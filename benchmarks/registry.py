@@ -32,6 +32,7 @@ import wavedp.weights
 from benchmarks.config import CONFIGS
 from benchmarks.digest import sha256
 from benchmarks.pin import pin_of, pinned
+from benchmarks.sentence import one_line
 from wavedp.dp.errors import UserError
 
 Overlap = Literal["none", "checked", "unknown"]
@@ -70,7 +71,7 @@ class Weights(BaseModel):
             pinned when it is fetched.
         program: True for TorchScript, which runs code of its own when it is used.
         licence: of the weights, or what is known of it.
-        megabytes: size of the file, in 10^6 bytes.
+        megabytes: size of the file, in 10^6 bytes; None for what is made here.
         trained_on: public data they were trained on.
         overlap: by data set; ``default`` holds for every other one.
         made_here: True if ``python -m benchmarks.pretrain`` or its siblings make it.
@@ -86,7 +87,7 @@ class Weights(BaseModel):
     hub_file: str | None = None
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{8,64}$")
     licence: str
-    megabytes: float
+    megabytes: float | None = None
     trained_on: str
     overlap: dict[str, Overlap] = Field(default_factory=dict)
     made_here: bool = False
@@ -144,8 +145,9 @@ def _read(path: Path) -> Weights:
             OmegaConf.to_container(OmegaConf.load(path)) | {"name": path.stem}  # type: ignore[operator]
         )
     except (ValidationError, OmegaConfBaseException, YAMLError, TypeError) as error:
-        detail = " ".join(str(error).split())[:300]
-        raise UserError(f"{path} is not an entry of the weights registry: {detail}") from error
+        raise UserError(
+            f"{path} is not an entry of the weights registry: {one_line(error)}"
+        ) from error
 
 
 def entry(name: str) -> Weights:

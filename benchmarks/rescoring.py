@@ -1,6 +1,7 @@
 """Finished cells that lack a metric: scored from their kept samples, never run again for it.
 
-A metric may be asked for later, or its weights fetched later. The samples are released already, so
+A metric may be asked for later, its weights fetched later, or its ruler changed since: another
+protocol, other weights, another number of reference images. The samples are released already, so
 to score them trains nothing, charges no ledger and changes nothing else in the record. Scores on
 other prompts do not belong beside those of a table: that is refused before a run starts.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -20,14 +22,21 @@ from benchmarks.evaluation import Evaluation
 from benchmarks.hardware import describe
 from benchmarks.metrics import Metric, directions
 from benchmarks.provenance import code_revision
-from benchmarks.record import MetricValue, NotComputed, Record, Rescored, load
-from benchmarks.scorer import Scorer
+from benchmarks.record import Direction, MetricValue, NotComputed, Record, Rescored, load
+from benchmarks.registry import Unavailable
+from benchmarks.scorer import Ruler, Scorer, ruler_of
 from wavedp.dp.errors import UserError
 
 GONE = (
     "the samples of this cell are not kept on this machine; force=true draws them anew, which for "
     "a private row is another release whose epsilon composes with the first"
 )
+OTHER_RULER = (
+    "the number shown was taken by another ruler (protocol, weights or number of reference images) "
+    f"than newer ones, and {GONE}"
+)
+LOST = (GONE, OTHER_RULER)
+"""What a record says of scores that would take samples which are no more."""
 
 
 def finished(cell: Cell, folder: Path) -> Record | None:
@@ -43,15 +52,32 @@ def finished(cell: Cell, folder: Path) -> Record | None:
     return record if record.status == "ok" else None
 
 
-def lacking(cell: Cell, record: Record, names: Sequence[str]) -> list[str]:
-    """Those of some metrics that say something of the cell's method and have no score yet."""
+def lacking(
+    cell: Cell, record: Record, names: Sequence[str], evaluation: Evaluation
+) -> dict[str, dict[str, Direction]]:
+    """Those of some metrics that say something of the cell's method and have no score yet.
+
+    A score that was taken by another ruler than the metric's on this machine is none.
+
+    Returns:
+        For each such metric its numbers without a score, and their directions.
+    """
     conditioning = conditioning_of(cell)
-    found = []
+    found: dict[str, dict[str, Direction]] = {}
     for name in names:
         metric: Metric = make(load_choice("metric", name))
-        missing = directions(name, metric).keys() - record.metrics.keys()
-        if missing and metric.applies_to(conditioning):
-            found.append(name)
+        if not metric.applies_to(conditioning):
+            continue
+        ruler: Ruler | None = None
+        with suppress(Unavailable):  # nothing here could measure anew what is there
+            ruler = ruler_of(metric, evaluation, cell.config.dataset.private_records)
+        parts = {
+            part: direction
+            for part, direction in directions(name, metric).items()
+            if part not in record.metrics or (ruler and not ruler.took(record.metrics[part]))
+        }
+        if parts:
+            found[name] = parts
     return found
 
 
@@ -65,22 +91,28 @@ def rescore(
 ) -> Record:
     """The record with the metrics that it lacked, as far as they can be computed now.
 
-    Where they cannot, it says why. Privacy, cost, provenance and earlier scores stay.
+    Where they cannot, it says why. Privacy, cost, provenance and all other scores stay.
 
     Args:
         names: the metrics that are asked for; those of them that ``scorer`` has open are computed.
         folder: the suite's results folder.
     """
-    wanted = lacking(cell, record, names)
+    wanted = lacking(cell, record, names, scorer.evaluation)
+    missing = scorer.missing(conditioning_of(cell))
     count, strip = images_of(cell.row, scorer.evaluation), folder / (record.samples or "")
     images = samples_of(cell, record.cell).open(count, strip)
     if images is None:
-        gone = [directions(name, make(load_choice("metric", name))) for name in wanted]
-        why = {k: NotComputed(reason=GONE, direction=d) for each in gone for k, d in each.items()}
-        return _with(record, {}, scorer.missing | why)
+        why = {
+            part: NotComputed(
+                reason=OTHER_RULER if part in record.metrics else GONE, direction=direction
+            )
+            for parts in wanted.values()
+            for part, direction in parts.items()
+        }
+        return _with(record, {}, missing | why)
     prompts, chosen = scorer.evaluation.prompts, [n for n in wanted if n in scorer.metrics]
     values = scorer.values(Batches(images), prompts, conditioning_of(cell), chosen)
-    new = _with(record, values, scorer.missing)
+    new = _with(record, values, missing)
     if not values:
         return new
     note = Rescored(
@@ -98,8 +130,12 @@ def _with(
 ) -> Record:
     scores = record.metrics | values
     # Of samples that were gone and are here again, nothing is left to say.
-    earlier = {name: why for name, why in record.not_computed.items() if why.reason != GONE}
-    absent = {name: why for name, why in (earlier | missing).items() if name not in scores}
+    earlier = {name: why for name, why in record.not_computed.items() if why.reason not in LOST}
+    absent = {
+        name: why
+        for name, why in (earlier | missing).items()
+        if name not in scores or why.reason == OTHER_RULER
+    }
     return record.model_copy(update={"metrics": scores, "not_computed": absent})
 
 

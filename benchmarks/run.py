@@ -2,7 +2,8 @@
 
 Everything that can be wrong is checked before the first cell starts. A cell that fails is
 recorded as failed and the others go on; a cell that is already recorded is not run again, and gains
-the metrics that it lacks from its kept samples.
+the metrics that it lacks from its kept samples. Run again by ``force=true``, a cell that fails
+leaves its good record, samples and picture as they are.
 """
 
 from __future__ import annotations
@@ -15,29 +16,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.markup import escape
 
 from benchmarks import hardware
 from benchmarks.cell import (
     checkpoints_of,
     failed_record,
     identity_of,
+    ledger_of,
     make_generator,
     make_plan,
     reason_of,
     run_cell,
     samples_of,
+    start_anew,
 )
 from benchmarks.config import Cell, cells, make
 from benchmarks.console import console, run_command, track
 from benchmarks.evaluation import Evaluation, make_evaluation
 from benchmarks.protocol import metrics_of, protocol_of
-from benchmarks.record import Record, load_folder, save
+from benchmarks.record import Record, load, load_folder, save
 from benchmarks.report import make_report
 from benchmarks.report.marks import score_line
-from benchmarks.rescoring import GONE, check_prompts, finished, lacking, rescore
+from benchmarks.rescoring import GONE, LOST, check_prompts, finished, lacking, rescore
 from benchmarks.room import check_room
 from benchmarks.samples import STRIP, save_strip
 from benchmarks.scorer import Scorer, check_metrics
+from benchmarks.written import write
 from wavedp.data.schema import Dataset
 from wavedp.dp.errors import UserError
 
@@ -48,10 +53,13 @@ def main(overrides: list[str]) -> int:
     config = grid[0].config
     if config.hardware.threads:
         torch.set_num_threads(config.hardware.threads)
-    datasets = check(grid)
+    datasets, evaluations = check(grid)
     folder = results_folder(grid[0], datasets)
     start = time.perf_counter()
-    failures = sum(_run_dataset(grid, name, dataset, folder) for name, dataset in datasets.items())
+    failures = sum(
+        _run_dataset(grid, name, dataset, evaluations[name], folder)
+        for name, dataset in datasets.items()
+    )
     make_report(folder, console)
     console.print(
         f"{len(grid)} cells, {failures} failed, {time.perf_counter() - start:.0f} s. "
@@ -60,11 +68,11 @@ def main(overrides: list[str]) -> int:
     return 1 if failures else 0
 
 
-def check(grid: list[Cell]) -> dict[str, Dataset]:
+def check(grid: list[Cell]) -> tuple[dict[str, Dataset], dict[str, Evaluation]]:
     """Everything that a cell needs, before any cell runs.
 
     Returns:
-        The data sets by name.
+        The data sets by the names of their configs, and their evaluation sides.
 
     Raises:
         UserError: the first thing that is missing or does not fit.
@@ -93,7 +101,7 @@ def check(grid: list[Cell]) -> dict[str, Dataset]:
     for index in track(range(len(grid)), "checking budgets"):
         make_plan(grid[index])
     _check_table(grid, evaluations, folder)
-    return datasets
+    return datasets, evaluations
 
 
 def _check_table(grid: list[Cell], evaluations: dict[str, Evaluation], folder: Path) -> None:
@@ -133,7 +141,9 @@ def results_folder(cell: Cell, datasets: dict[str, Dataset]) -> Path:
     return base / str(cell.config.suite.name)
 
 
-def _run_dataset(grid: list[Cell], name: str, dataset: Dataset, folder: Path) -> int:
+def _run_dataset(
+    grid: list[Cell], name: str, dataset: Dataset, evaluation: Evaluation, folder: Path
+) -> int:
     """Run or rescore the cells of one data set; returns how many failed."""
     mine = [(cell, finished(cell, folder)) for cell in grid if cell.config.dataset.name == name]
     todo = [cell for cell, record in mine if record is None]
@@ -143,12 +153,13 @@ def _run_dataset(grid: list[Cell], name: str, dataset: Dataset, folder: Path) ->
     config = mine[0][0].config
     protocol, device = protocol_of(config.suite), hardware.pick_device(config.hardware.device)
     names = metrics_of(config.suite, protocol)
-    short = [(cell, record) for cell, record in done if lacking(cell, record, names)]
+    short = [(cell, record) for cell, record in done if lacking(cell, record, names, evaluation)]
     if not todo and not short:
         return 0
     kept = [pair for pair in short if samples_of(pair[0], pair[1].cell).file.exists()]
     # What no cell needs now is not opened: statistics of a large reference take their time.
-    needed = [n for n in names if todo or any(lacking(*pair, [n]) for pair in kept)]
+    asked = {metric for pair in kept for metric in lacking(*pair, names, evaluation)}
+    needed = [metric for metric in names if todo or metric in asked]
     scorer = Scorer.make(dataset, needed, config.suite.samples, protocol, device)
     failures = _rescore(short, names, scorer, folder, device)
     if todo:
@@ -157,29 +168,63 @@ def _run_dataset(grid: list[Cell], name: str, dataset: Dataset, folder: Path) ->
 
 
 def _run_cells(todo: list[Cell], dataset: Dataset, scorer: Scorer, folder: Path) -> int:
+    """Run cells one after the other; returns how many failed."""
     failures = 0
     for number, cell in enumerate(todo, 1):
         start = time.perf_counter()
-        if cell.config.force:
-            checkpoints_of(cell, identity_of(cell)).remove()
         try:
+            if cell.config.force:
+                start_anew(cell, folder)
             record = run_cell(cell, dataset, scorer, folder)
+            _keep(cell, record, folder)
             outcome = score_line(record)
         except Exception as error:  # a failed cell must not take the grid with it
-            record = failed_record(cell, dataset, error, folder)
-            outcome = f"[red]failed[/red]: {record.reason}"
+            outcome = _failed(cell, failed_record(cell, dataset, error, folder), folder)
             failures += 1
-            _save_traceback(record.cell, folder)
-        save(record, folder / "records")
-        if record.status == "ok":
-            # Now, and not before: a record never finds the samples of a run that did not finish.
-            samples_of(cell, record.cell).keep()
-            checkpoints_of(cell, record.cell).remove()
-        else:
-            samples_of(cell, record.cell).discard()
         seconds = time.perf_counter() - start
-        console.print(f"[{number}/{len(todo)}] {cell.label}: {outcome} ({seconds:.0f} s)")
+        console.print(
+            f"[{number}/{len(todo)}] {cell.label}: {outcome} ({seconds:.0f} s)", soft_wrap=True
+        )
     return failures
+
+
+def _keep(cell: Cell, record: Record, folder: Path) -> None:
+    """Keep what a cell that succeeded gives.
+
+    In this order: where it is cut short, the picture that is there matches none of the samples, and
+    no record is ever scored by those of another run.
+    """
+    samples = samples_of(cell, record.cell)
+    samples.show(folder / str(record.samples))
+    save(record, folder / "records")
+    samples.keep()
+    checkpoints_of(cell, record.cell).remove()
+
+
+def _failed(cell: Cell, record: Record, folder: Path) -> str:
+    """Keep what is known of a cell that failed, and return what is to be said of it.
+
+    The record of an earlier run that succeeded stays in its place, and this one goes beside the
+    traceback. Called where the error is handled.
+    """
+    traceback_file = _save_traceback(cell, record.cell)
+    samples_of(cell, record.cell).discard()
+    said = f"[red]failed[/red]: {escape(str(record.reason))} (traceback: {traceback_file})"
+    good = folder / "records" / f"{record.cell}.json"
+    if not (good.exists() and load(good).status == "ok"):
+        save(record, good.parent)
+        return said
+    save(record, traceback_file.parent)
+    # Nothing goes on from it: the next run is forced, too, and begins anew.
+    checkpoints_of(cell, record.cell).remove()
+    said += "; the record, samples and picture of the run before stay"
+    if record.privacy.epsilon_spent:
+        ledger = ledger_of(folder, record.cell)
+        said += (
+            f"; this attempt spent epsilon {record.privacy.epsilon_spent:.4g} ({ledger}), which "
+            f"composes with what the runs before it spent ({ledger.stem}.1.jsonl and so on)"
+        )
+    return said
 
 
 def _rescore(
@@ -195,17 +240,21 @@ def _rescore(
         try:
             new = rescore(cell, record, names, scorer, folder, device)
         except Exception as error:  # as a failed cell; the record stays what it was
-            console.print(f"{cell.label}: [red]not rescored[/red]: {reason_of(error)}")
-            _save_traceback(record.cell, folder)
+            reason = escape(reason_of(error, cell))
+            where = _save_traceback(cell, record.cell)
+            console.print(
+                f"{cell.label}: [red]not rescored[/red]: {reason} (traceback: {where})",
+                soft_wrap=True,
+            )
             failures += 1
             continue
         if new != record:
             save(new, folder / "records")
-        gained = {k: score for k, score in new.metrics.items() if k not in record.metrics}
+        gained = {k: score for k, score in new.metrics.items() if score != record.metrics.get(k)}
         if gained:
             line = score_line(new.model_copy(update={"metrics": gained}))
             console.print(f"{cell.label}: rescored, {line}", soft_wrap=True)
-        gone += [cell.label] if any(n.reason == GONE for n in new.not_computed.values()) else []
+        gone += [cell.label] if any(n.reason in LOST for n in new.not_computed.values()) else []
     if gone:
         what = "1 cell" if len(gone) == 1 else f"{len(gone)} cells"
         console.print(f"{what} not rescored, the first is {gone[0]}: {GONE}.", soft_wrap=True)
@@ -222,10 +271,15 @@ def _save_prompts(scorer: Scorer, name: str, folder: Path) -> None:
     save_strip(images.numpy(), samples / f"real-{name}.png")
 
 
-def _save_traceback(cell: str, folder: Path) -> None:
-    path = folder / "failures" / f"{cell}.txt"
+def _save_traceback(cell: Cell, name: str) -> Path:
+    """Write down the error that is being handled, for its owner only: where it lies.
+
+    Its text may quote a value of a private record, so it is no part of the results.
+    """
+    path = Path(cell.config.cache_dir) / "failures" / f"{name}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(traceback.format_exc())
+    path.parent.chmod(0o700)
+    return write(path, traceback.format_exc(), for_owner=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.written import replacing
 from wavedp.dp.errors import UserError
 
 STRIP = 16
@@ -27,8 +28,9 @@ STRIP = 16
 class Samples:
     """Where the samples of one cell are.
 
-    :meth:`write` draws them into a file of another name, and :meth:`keep` gives it its own when the
-    record is saved: so a record never finds the samples of a run that did not finish.
+    :meth:`write` draws them into a file of another name; :meth:`show` makes the record's picture of
+    them and :meth:`keep` gives them their own name when the record is saved: so a record never
+    finds the samples of a run that did not finish.
 
     Args:
         cache_dir: the user's cache.
@@ -74,6 +76,10 @@ class Samples:
             raise UserError(f"The method drew {written} images for {count} prompts.")
         return _mapped(self._partial)
 
+    def show(self, strip: Path) -> None:
+        """Make the record's picture of what :meth:`write` wrote."""
+        save_strip(_mapped(self._partial), strip)
+
     def keep(self) -> None:
         """Keep what :meth:`write` wrote, in the place of earlier samples."""
         os.replace(self._partial, self.file)
@@ -108,8 +114,8 @@ class Samples:
 
 def save_strip(images: np.ndarray, path: Path) -> None:
     """The first images of ``[n, 3, H, W]`` side by side as a lossless PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(side_by_side(images[:STRIP])).save(path)
+    with replacing(path) as file:
+        Image.fromarray(side_by_side(images[:STRIP])).save(file, "PNG")
 
 
 def side_by_side(images: np.ndarray) -> np.ndarray:

@@ -46,8 +46,8 @@ class Scorer:
     real: dict[str, float] = field(default_factory=dict)
     """What real held-out images score: the floor of a distance, the ceiling of an agreement.
     Without an entry where that would compare images with themselves."""
-    missing: dict[str, NotComputed] = field(default_factory=dict)
-    """Scores that cannot be computed on this machine, and why."""
+    unopened: dict[str, tuple[Metric, str]] = field(default_factory=dict)
+    """Metrics that cannot be computed on this machine, and why."""
     private_records: int = 0
 
     @classmethod
@@ -61,7 +61,7 @@ class Scorer:
     ) -> Scorer:
         """Take reference statistics and score the held-out real images.
 
-        A metric whose weights are not here, or not pinned, is left out and named in ``missing``.
+        A metric whose weights are not here, or not pinned, is left out: see :meth:`missing`.
 
         Raises:
             UserError: too few samples or reference images for a metric, or damaged weights.
@@ -77,6 +77,19 @@ class Scorer:
                 metric.prepare_private(dataset.private())
         scorer._score_real()
         return scorer
+
+    def missing(self, conditioning: str) -> dict[str, NotComputed]:
+        """Scores that cannot be computed on this machine, and why.
+
+        Args:
+            conditioning: of the method; what says nothing of it is not missing.
+        """
+        return {
+            part: NotComputed(reason=reason, direction=direction)
+            for name, (metric, reason) in self.unopened.items()
+            if metric.applies_to(conditioning)
+            for part, direction in directions(name, metric).items()
+        }
 
     def score(self, batches: Iterable[Tensor], captions: tuple[str, ...]) -> dict[str, float]:
         """Every metric on batches of images drawn for ``captions``, in order."""
@@ -104,20 +117,21 @@ class Scorer:
         values = {}
         for name in chosen:
             metric = self.metrics[name]
+            ruler = ruler_of(metric, self.evaluation, self.private_records)
             for part, direction in directions(name, metric).items():
                 value, error = scores[part]
                 values[part] = MetricValue(
                     value=value,
                     direction=direction,
                     n_samples=count,
-                    n_reference=self._reference_count(metric),
+                    n_reference=ruler.n_reference,
                     floor=self.real.get(part),
-                    protocol=metric.protocol,
+                    protocol=ruler.protocol,
                     reads=metric.reads,
                     reads_private=metric.reads == "private",
                     unlike=metric.unlike,
                     standard_error=error,
-                    weights={weights: digest_of(find(weights)) for weights in metric.weights},
+                    weights=ruler.weights,
                 )
         return values
 
@@ -132,8 +146,7 @@ class Scorer:
             metric.open(device)
         except Unavailable as error:
             console.print(f"{name} not computed: {error}", soft_wrap=True)
-            for part, direction in directions(name, metric).items():
-                self.missing[part] = NotComputed(reason=str(error), direction=direction)
+            self.unopened[name] = metric, str(error)
             return
         self.metrics[name] = metric
 
@@ -176,6 +189,32 @@ class Scorer:
                 found[key] = (value, error if math.isfinite(error) else None)
         return found, count
 
-    def _reference_count(self, metric: Metric) -> int | None:
-        counts = {"evaluation": len(self.evaluation.reference), "private": self.private_records}
-        return counts.get(metric.reads)
+
+@dataclass(frozen=True)
+class Ruler:
+    """What two scores of one name must have in common to stand in one column.
+
+    Attributes:
+        protocol: the metric's sentence.
+        n_reference: how many real images it compares with; None if it reads none.
+        weights: of its networks, by name in the registry, as SHA-256.
+    """
+
+    protocol: str
+    n_reference: int | None
+    weights: dict[str, str]
+
+    def took(self, score: MetricValue) -> bool:
+        """Whether a recorded score was taken by it."""
+        return self == Ruler(score.protocol, score.n_reference, score.weights)
+
+
+def ruler_of(metric: Metric, evaluation: Evaluation, private_records: int) -> Ruler:
+    """How a metric measures now, on this machine; nothing of it needs to be open.
+
+    Raises:
+        Unavailable: its weights are not here, or not pinned.
+    """
+    counts = {"evaluation": len(evaluation.reference), "private": private_records}
+    weights = {name: digest_of(find(name)) for name in metric.weights}
+    return Ruler(metric.protocol, counts.get(metric.reads), weights)

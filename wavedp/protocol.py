@@ -22,8 +22,9 @@ class ImageGenerator(Protocol):
     """A private image generator.
 
     Attributes:
-        stages: names of the parts that public pretraining makes, in the order in which
-            they are trained. Each is a submodule, and its weights are one checkpoint file.
+        stages: the parts that public pretraining makes, in the order in which they are trained,
+            each with the names of those that must be there first. Each is a submodule, and its
+            weights are one checkpoint file.
         conditioning: "text" if samples follow their captions, else "none".
         resolution: height and width of the images it makes.
     """
@@ -32,10 +33,10 @@ class ImageGenerator(Protocol):
     resolution: int
 
     @property
-    def stages(self) -> tuple[str, ...]: ...
+    def stages(self) -> Mapping[str, tuple[str, ...]]: ...
 
     def pretrain(self, stage: str, public: Records, trainer: Trainer) -> None:
-        """Train one part on public records. Earlier stages are done."""
+        """Train one part on public records. What it needs is there."""
 
     def report(self, stage: str, held_out: Records) -> Mapping[str, float]:
         """What a trained part is worth, on public records that it has not seen."""

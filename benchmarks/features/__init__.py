@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.batches import Batches
+from benchmarks.memo import Memo
 from benchmarks.registry import digest_of, find
 from wavedp.data.schema import Records
 
@@ -36,7 +38,7 @@ class FeatureSpace(ABC):
 
     def __init__(self) -> None:
         self.device = torch.device("cpu")
-        self._last: tuple[Tensor, int, np.ndarray] | None = None
+        self._features = Memo(self._extract_all)
 
     @abstractmethod
     def load(self, device: torch.device) -> None:
@@ -58,20 +60,20 @@ class FeatureSpace(ABC):
 
     def __call__(self, images: Tensor) -> np.ndarray:
         """uint8 ``[n, 3, H, W]`` to float32 features ``[n, d]``."""
-        if self._last and self._last[0] is images and self._last[1] == images._version:
-            return self._last[2]
+        return self._features(images)
+
+    def of_records(self, records: Records) -> np.ndarray:
+        """Features ``[n, d]`` of public or evaluation images."""
+        parts = [self(images) for images in Batches(records.images)]
+        self._features.forget()
+        return np.concatenate(parts)
+
+    def _extract_all(self, images: Tensor) -> np.ndarray:
         with torch.inference_mode():
             # Contiguous on the CPU: what networks and resizers see does not depend on strides.
             parts = [self.extract(part).float().cpu() for part in images.cpu().split(self.batch)]
-        features = torch.cat(parts).numpy()
-        self._last = (images, images._version, features)
+        features: np.ndarray = torch.cat(parts).numpy()
         return features
-
-    def of_records(self, records: Records, chunk: int = 500) -> np.ndarray:
-        """Features ``[n, d]`` of public or evaluation images."""
-        parts = [self(torch.from_numpy(np.array(p.images))) for p in records.chunks(chunk)]
-        self._last = None
-        return np.concatenate(parts)
 
 
 _opened: dict[tuple[str, str], FeatureSpace] = {}

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from benchmarks.features import FeatureSpace, per_image
 from benchmarks.registry import Unavailable, find
+from benchmarks.sentence import one_line
 from wavedp.dp.errors import UserError
 
 
@@ -52,7 +53,7 @@ class Clip(FeatureSpace):
         try:
             network.load_state_dict(load_file(path), strict=True)
         except (RuntimeError, SafetensorError) as error:
-            raise UserError(f"{path} does not fit: {' '.join(str(error).split())[:200]}") from error
+            raise UserError(f"{path} does not fit: {one_line(error)}") from error
         self._network = network.to(device).eval()
 
     def extract(self, images: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from benchmarks.features import FeatureSpace, per_image
 from benchmarks.registry import find
+from benchmarks.sentence import one_line
 from wavedp.dp.errors import UserError
 
 WEIGHTS = "inception-2015-12-05"
@@ -52,8 +53,9 @@ class Inception(FeatureSpace):
                 str(path.parent), download=False, resize_inside=self._resize_inside
             )
         except (RuntimeError, AttributeError) as error:
-            detail = " ".join(str(error).split())[:200]
-            raise UserError(f"{path} is not the Inception of clean-fid: {detail}") from error
+            raise UserError(
+                f"{path} is not the Inception of clean-fid: {one_line(error)}"
+            ) from error
         self._network = network.to(device).eval()
 
     def extract(self, images: Tensor) -> Tensor:

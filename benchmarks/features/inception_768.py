@@ -20,6 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from benchmarks.features import FeatureSpace, per_image
 from benchmarks.registry import find
+from benchmarks.sentence import one_line
 from wavedp.dp.errors import UserError
 
 WEIGHTS = "inception-fid-768"
@@ -181,7 +182,7 @@ class Inception768(FeatureSpace):
             state = {name: value.float() for name, value in load_file(path).items()}
             missing, unexpected = network.load_state_dict(state, strict=False)
         except (RuntimeError, SafetensorError) as error:
-            raise UserError(f"{path} does not fit: {' '.join(str(error).split())[:200]}") from error
+            raise UserError(f"{path} does not fit: {one_line(error)}") from error
         wrong = [name for name in missing if not name.endswith("num_batches_tracked")]
         if wrong or unexpected:
             raise UserError(f"{path} does not fit: {(wrong + unexpected)[0]} is not on both sides.")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import bootstrap
+from benchmarks.memo import Memo
 from benchmarks.record import Direction
 from wavedp.data.schema import Records
 from wavedp.dp.private import PrivateRecords
@@ -118,20 +119,11 @@ class Metric(ABC):
         return self.score(self.take())
 
 
-_last: tuple[Tensor, int, list[bytes]] | None = None
-
-
+@Memo  # for all metrics that see the batch
 def content_keys(images: Tensor) -> list[bytes]:
-    """A key per image from its pixels alone, the same in any batch. Printable, 16 bytes.
-
-    The keys of the last batch are remembered, for all metrics that see it.
-    """
-    global _last
-    if _last is None or _last[0] is not images or _last[1] != images._version:
-        pixels = images.cpu().contiguous().numpy()
-        keys = [hashlib.blake2b(x.data, digest_size=8).hexdigest().encode() for x in pixels]
-        _last = (images, images._version, keys)
-    return _last[2]
+    """A key per image from its pixels alone, the same in any batch. Printable, 16 bytes."""
+    pixels = images.cpu().contiguous().numpy()
+    return [hashlib.blake2b(x.data, digest_size=8).hexdigest().encode() for x in pixels]
 
 
 def named(name: str, scores: Scores) -> dict[str, float]:

@@ -38,9 +38,7 @@ class FeatureMetric(Metric):
 
     def prepare(self, reference: Records) -> None:
         """See :class:`Metric`."""
-        self.open(self.space.device)
-        features = self.reference_features(reference)
-        self.fit(features)
+        self.fit(self.reference_features(reference))
 
     def reference_features(self, reference: Records) -> np.ndarray:
         """Features of the reference images, kept on disk by content where that pays."""

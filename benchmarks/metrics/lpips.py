@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from benchmarks import bootstrap
 from benchmarks.metrics import Direction, Metric, Scores
 from benchmarks.registry import Unavailable, find
+from benchmarks.sentence import one_line
 from wavedp.dp.errors import UserError
 
 WEIGHTS = "alexnet-owt"
@@ -69,8 +70,7 @@ class LPIPS(Metric):
         try:
             load_trunk(network, torch.load(path, map_location="cpu", weights_only=True))
         except _UNREADABLE as error:
-            detail = " ".join(str(error).split())[:200]
-            raise UserError(f"{path} is not torchvision's AlexNet: {detail}") from error
+            raise UserError(f"{path} is not torchvision's AlexNet: {one_line(error)}") from error
         self._network, self._device = network.to(device), device
 
     def describe(

@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.batches import Batches
 from benchmarks.metrics import Direction, Metric, Scores
 from benchmarks.metrics.frechet import Gaussian, Rooted, distance_by_eigenvalues
 from wavedp.data.schema import Records
 from wavedp.wavelet.transform import check_divisible, decompose
 
-BATCH = 500
 ROUNDING = 1 / 12
 """Variance of rounding to a grey level: keeps a band without any energy finite."""
 
@@ -62,8 +62,7 @@ class Spectral(Metric):
         """See :class:`Metric`."""
         height, width = reference.images.shape[-2:]
         check_divisible(height, width, self._levels)
-        parts = [torch.from_numpy(np.array(p.images)) for p in reference.chunks(BATCH)]
-        rows = np.concatenate([self.describe(part, []) for part in parts])
+        rows = np.concatenate([self.describe(part, []) for part in Batches(reference.images)])
         energies, cells = self._split(rows)
         self._energies = energies.mean(0)
         self._references = [Rooted.of(Gaussian.of(part)) for part in cells]

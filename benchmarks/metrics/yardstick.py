@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.registry import find
 from benchmarks.weights import load_parts
 from wavedp.dp.clipping import Batch
 from wavedp.nn.images import to_float
@@ -115,5 +116,5 @@ def load_yardstick() -> Yardstick:
         UserError: its weights are missing or damaged.
     """
     holder = _Holder()
-    load_parts(holder, {"yardstick": WEIGHTS})
+    load_parts(holder, {"yardstick": str(find(WEIGHTS))})
     return holder.yardstick.eval().requires_grad_(False)

@@ -7,7 +7,6 @@ is measured here.
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from benchmarks.report.grid import prompts_of, sample_grid
 from benchmarks.report.html import Pictures, render
 from benchmarks.report.plots import metric_figure, throughput_figure
 from benchmarks.report.tables import markdown, print_tables, terminal
+from benchmarks.written import write
 from wavedp.dp.errors import UserError
 
 __all__ = [
@@ -52,11 +52,11 @@ def make_report(suite_folder: Path, console: Console | None = None) -> Path:
             "a folder that holds one."
         )
     write_summary(records, suite_folder / "summary.csv")
-    _write(suite_folder / "table.md", markdown(records).encode())
+    write(suite_folder / "table.md", markdown(records))
     pictures = {name: _pictures(suite_folder, records, name) for name in datasets(records)}
     for name, images in pictures.items():
         _write_pictures(suite_folder, slug(name), images)
-    path = _write(suite_folder / "report.html", render(records, pictures).encode())
+    path = write(suite_folder / "report.html", render(records, pictures))
     if console is not None:
         print_tables(records, console)
     return path
@@ -79,23 +79,14 @@ def _pictures(suite_folder: Path, records: Sequence[Record], dataset: str) -> Pi
 
 def _write_pictures(suite_folder: Path, dataset: str, pictures: Pictures) -> None:
     if pictures.metrics:
-        _write(suite_folder / "plots" / f"metrics-{dataset}.png", pictures.metrics)
+        write(suite_folder / "plots" / f"metrics-{dataset}.png", pictures.metrics)
     if pictures.throughput:
-        _write(suite_folder / "plots" / f"throughput-{dataset}.png", pictures.throughput)
+        write(suite_folder / "plots" / f"throughput-{dataset}.png", pictures.throughput)
     if pictures.grids:
-        _write(suite_folder / f"grid-{dataset}.png", pictures.grids[0])
+        write(suite_folder / f"grid-{dataset}.png", pictures.grids[0])
 
 
 def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
-
-
-def _write(path: Path, content: bytes) -> Path:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-    return path

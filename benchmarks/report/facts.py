@@ -8,12 +8,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.record import Record
-from benchmarks.report.frame import metric_names
+from benchmarks.report.frame import LineKey, metric_names
 from benchmarks.report.marks import NOT_PRIVATE, Reading, reading, shown_name
 
 ARROWS = {"lower": "↓", "higher": "↑", "zero": "→0"}
 REPRODUCIBLE = "‡"
 INCOMPLETE = "*"
+FEWER = "§"
+"""Beside a mean over fewer seeds than the others of its line."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,11 @@ def row_label(row: str, epsilon: float | None) -> str:
     if row == "pretrained" or epsilon is None or math.isnan(epsilon):
         return row.replace("_", " ")
     return f"ε = {epsilon_text(epsilon)}"
+
+
+def line_label(key: LineKey) -> str:
+    """:func:`row_label` of a line, with what tells the setups of its method apart."""
+    return row_label(key.row, key.epsilon) + key.suffix
 
 
 def epsilon_text(epsilon: float) -> str:

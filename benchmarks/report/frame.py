@@ -1,43 +1,82 @@
-"""Records as a table: one row per cell, the summary file, and the means over seeds."""
+"""Records as lines and as a table: one row per cell, the summary file, the means over seeds."""
 
 from __future__ import annotations
 
 import csv
+import io
 import math
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from scipy import stats
 
 from benchmarks.record import Record
 from benchmarks.report.marks import read_by
+from benchmarks.report.setup import Setups, evaluation
+from benchmarks.written import write
 
 ROW_ORDER = ("pretrained", "private", "non_private", "oracle")
 """The order of rows within a method: from no private record to all of them."""
 
-GROUP = ["dataset", "method", "row", "epsilon_target"]
-"""What one line of a comparison is; seeds within it are averaged."""
+GROUP = ["dataset", "method", "row", "epsilon_target", "setup"]
+"""What one line of a comparison is, as a :class:`LineKey`; seeds within it are averaged."""
 
-LEADING = [
-    *GROUP,
-    "epsilon_spent",
-    "delta",
-    "sampling_probability",
-    "noise_multiplier",
-    "steps",
-]
+PRIVACY = ["epsilon_spent", "delta", "sampling_probability", "noise_multiplier", "steps"]
+LEADING = [*GROUP, *PRIVACY]
+SHARED = ["delta", "relation", "accountant", "evaluated"]
+"""What the cells of a line should have in common, beside their setup."""
 COST = ["train_examples_per_s", "train_seconds", "sample_images_per_s", "peak_memory_mb"]
 READ = "evaluation_not_private"
 """Which scores of a cell read real images that no epsilon covers, and which images."""
 
-TRAILING = ["seed", "status", "cell", "reason", "accountant", "relation", READ]
+OWN = ["dataset", "method", "row", "seed", "status", "cell", "reason"]
+TRAILING = [*OWN[3:], "accountant", "relation", "evaluated", READ]
 
 _INTEGERS = ("steps", "n_samples", "seed")
-_TEXT = ("dataset", "method", "row", "status", "cell", "reason", "accountant", "relation", READ)
+_TEXT = tuple(sorted({*GROUP, *TRAILING} - {"epsilon_target", "seed"}))
 CONFIDENCE = 0.95
+"""Of every interval in the report, over seeds and over samples."""
+
+
+class LineKey(NamedTuple):
+    """What the records of one line have in common; see :data:`GROUP`."""
+
+    dataset: str
+    method: str
+    row: str
+    epsilon: float | None
+    setup: str
+    suffix: str
+    """Tells the setups of a method apart, as `` (a)``; empty where it has one."""
+
+
+def line_of(record: Record, setups: Setups) -> LineKey:
+    """The line that a record belongs to, among those of its data set."""
+    return LineKey(
+        dataset=record.dataset,
+        method=record.method,
+        row=record.row,
+        epsilon=record.privacy.epsilon_target,
+        setup=setups.of(record),
+        suffix=setups.suffix(record),
+    )
+
+
+def lines(records: Iterable[Record]) -> dict[LineKey, list[Record]]:
+    """The records by line, both in the one order; within a budget the older setup comes first.
+
+    Args:
+        records: all of the data sets concerned, see :class:`~benchmarks.report.setup.Setups`.
+    """
+    ordered = select(records)
+    setups = Setups(ordered)
+    found: dict[LineKey, list[Record]] = {}
+    for record in ordered:
+        found.setdefault(line_of(record, setups), []).append(record)
+    keys = sorted(found, key=lambda key: (sort_key(found[key][0])[:4], key.suffix))
+    return {key: found[key] for key in keys}
 
 
 def sort_key(record: Record) -> tuple[Any, ...]:
@@ -60,29 +99,29 @@ def metric_names(records: Iterable[Record]) -> list[str]:
 
 
 def frame(records: Iterable[Record]) -> pd.DataFrame:
-    """One row per cell: what it is, what it spent, how it scored, what it cost.
+    """One row per cell, in the order of :func:`lines`: what it is, spent, scored and cost.
 
     ``epsilon_target`` is 0 for the pretrained row, inf for the non-private one and empty for
     the oracle. ``n_samples`` is the fewest generated images behind any score of the cell.
     """
-    ordered = sorted(records, key=sort_key)
-    names = metric_names(ordered)
+    groups = lines(records)
+    names = metric_names(record for cells in groups.values() for record in cells)
     columns = [*LEADING, *names, "n_samples", *COST, *TRAILING]
-    table = pd.DataFrame([_row(record, names) for record in ordered], columns=columns)
+    rows = [_row(record, key, names) for key, cells in groups.items() for record in cells]
+    table = pd.DataFrame(rows, columns=columns)
     types: dict[str, Any] = dict.fromkeys(set(columns) - set(_TEXT), "float64")
     types |= dict.fromkeys(_INTEGERS, "Int64") | dict.fromkeys(_TEXT, "object")
     return table.astype(types)
 
 
-def _row(record: Record, names: Sequence[str]) -> dict[str, Any]:
+def _row(record: Record, key: LineKey, names: Sequence[str]) -> dict[str, Any]:
     privacy, scores = record.privacy, record.metrics
-    values: dict[str, Any] = {name: getattr(privacy, name) for name in LEADING[3:]}
+    values: dict[str, Any] = {"epsilon_target": key.epsilon, "setup": key.setup}
+    values |= {name: getattr(privacy, name) for name in (*PRIVACY, "accountant", "relation")}
     values |= {name: scores[name].value if name in scores else None for name in names}
     values |= {name: getattr(record.cost, name) for name in COST}
-    values |= {name: getattr(privacy, name) for name in ("accountant", "relation")}
-    for name in ("dataset", "method", "row", "seed", "status", "cell", "reason"):
-        values[name] = getattr(record, name)
-    values[READ] = read_by(record)
+    values |= {name: getattr(record, name) for name in OWN}
+    values |= {"evaluated": evaluation(record), READ: read_by(record)}
     values["n_samples"] = min((score.n_samples for score in scores.values()), default=None)
     return values
 
@@ -99,14 +138,12 @@ def write_summary(records: Iterable[Record], path: Path) -> Path:
     Numbers have six significant digits; an infinite epsilon is ``inf``, a missing value empty.
     """
     table = frame(records)
-    temporary = path.with_suffix(f".tmp{os.getpid()}")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(table.columns)
-        for values in table.itertuples(index=False):
-            writer.writerow([_csv(value) for value in values])
-    os.replace(temporary, path)
-    return path
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table.columns)
+    for values in table.itertuples(index=False):
+        writer.writerow([_csv(value) for value in values])
+    return write(path, text.getvalue())
 
 
 def _csv(value: Any) -> str:
@@ -118,33 +155,47 @@ def _csv(value: Any) -> str:
 
 
 def aggregate(table: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds, one row per dataset, method, row and target epsilon.
+    """Means over seeds, one row per line, in the order of :func:`lines`.
 
-    For every metric and cost ``x`` there is ``x``, the mean over the cells that succeeded, and
+    For every metric and cost ``x`` there is ``x``, the mean over the seeds that succeeded, and
     ``x_half``, the half-width of its 95% t-interval (empty with fewer than two seeds). The
-    privacy columns keep what the cells have in common: the largest ``epsilon_spent``, and
-    ``delta``, ``relation`` and ``accountant`` where all cells agree (empty where they differ).
-    ``seeds`` counts the cells that succeeded, ``failed`` the others.
+    other columns keep what the cells have in common: the largest ``epsilon_spent``, and those of
+    ``SHARED`` where all cells agree (empty where they differ). ``seeds`` counts the seeds that
+    succeeded, ``failed`` those that only failed.
     """
     names = [*metric_columns(table), *COST]
     groups = table.groupby(GROUP, sort=False, dropna=False)
     rows = [_aggregate_group(group, names) for _, group in groups]
     halves = [column for name in names for column in (name, f"{name}_half")]
-    shared = ["epsilon_spent", "delta", "relation", "accountant"]
-    return pd.DataFrame(rows, columns=[*GROUP, *shared, "seeds", "failed", *halves])
+    columns = [*GROUP, "epsilon_spent", *SHARED, "seeds", "failed", *halves]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _aggregate_group(group: pd.DataFrame, names: Sequence[str]) -> dict[str, Any]:
     done = group[group["status"] == "ok"]
     result: dict[str, Any] = {name: group[name].iloc[0] for name in GROUP}
     result["epsilon_spent"] = done["epsilon_spent"].max() if len(done) else math.nan
-    for name in ("delta", "relation", "accountant"):
+    for name in SHARED:
         known = group[name].dropna().unique()
         result[name] = known[0] if len(known) == 1 else None
-    result |= {"seeds": len(done), "failed": len(group) - len(done)}
+    seeds = set(done["seed"])
+    result |= {"seeds": len(seeds), "failed": len(set(group["seed"]) - seeds)}
     for name in names:
-        result[name], result[f"{name}_half"] = mean_and_half_width(done[name].dropna().tolist())
+        values = seed_means(zip(done["seed"], done[name], strict=True))
+        result[name], result[f"{name}_half"] = mean_and_half_width(values)
     return result
+
+
+def seed_means(scores: Iterable[tuple[int, float]]) -> list[float]:
+    """One value per seed, from pairs of a seed and a score; NaN counts as none.
+
+    A seed can have more than one record, with other noise each; they are no further seeds.
+    """
+    found: dict[int, list[float]] = {}
+    for seed, score in scores:
+        if not math.isnan(score):
+            found.setdefault(seed, []).append(score)
+    return [math.fsum(values) / len(values) for values in found.values()]
 
 
 def mean_and_half_width(values: Sequence[float]) -> tuple[float, float]:
@@ -158,6 +209,11 @@ def mean_and_half_width(values: Sequence[float]) -> tuple[float, float]:
     variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
     quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1))
     return mean, quantile * math.sqrt(variance / n)
+
+
+def half_width_of(standard_error: float) -> float:
+    """The half-width of the 95% interval over samples, which are many."""
+    return float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * standard_error
 
 
 def select(

@@ -12,8 +12,8 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.record import Record
-from benchmarks.report.facts import clean, label, row_label, slug
-from benchmarks.report.frame import select
+from benchmarks.report.facts import clean, label, line_label, slug
+from benchmarks.report.frame import lines, select
 
 TILE = 96
 """Wanted size of a tile on screen; the scale is the whole number that comes nearest."""
@@ -77,15 +77,12 @@ def _strips(
 ) -> list[_Strip]:
     real = _tiles(suite_folder, f"samples/real-{slug(dataset)}.png")
     strips = [_Strip("Real images", "", real)] if real else []
-    mine = select(records, lambda r: r.dataset == dataset and (seed is None or r.seed == seed))
-    lines: dict[tuple[str, str, float | None], list[Record]] = {}
-    for record in mine:
-        key = (record.method, record.row, record.privacy.epsilon_target)
-        lines.setdefault(key, []).append(record)
-    for (method, row, epsilon), cells in lines.items():
+    groups = lines(select(records, lambda record: record.dataset == dataset))
+    for key, group in groups.items():
+        cells = [record for record in group if seed is None or record.seed == seed]
         tiles = next((t for t in (_samples(suite_folder, cell) for cell in cells) if t), ())
-        if tiles or all(cell.status == "failed" for cell in cells):
-            strips.append(_Strip(label(method), row_label(row, epsilon), tiles))
+        if tiles or (cells and all(cell.status == "failed" for cell in cells)):
+            strips.append(_Strip(label(key.method), line_label(key), tiles))
     return strips
 
 

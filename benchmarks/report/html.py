@@ -12,13 +12,14 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from benchmarks.record import Evaluated, Record
+from benchmarks.record import Record
 from benchmarks.report.comparison import Comparison, compare
-from benchmarks.report.facts import clean, datasets, epsilon_text, label, number, row_label
-from benchmarks.report.frame import select
+from benchmarks.report.facts import clean, datasets, epsilon_text, label, line_label, number
+from benchmarks.report.frame import LineKey, lines, select
 from benchmarks.report.intervals import intervals
 from benchmarks.report.marks import EXPLANATION, FLOOR_TITLE, READ
 from benchmarks.report.notes import footer, headlines, overspent
+from benchmarks.report.setup import evaluation
 
 TEMPLATE = "report.html.j2"
 
@@ -52,7 +53,7 @@ def render(records: Sequence[Record], pictures: Mapping[str, Pictures]) -> str:
         sections=[_section(ordered, name, pictures[name]) for name in datasets(ordered)],
         footer=footer(ordered),
         intervals=intervals(ordered),
-        ledger=[_ledger(record) for record in ordered],
+        ledger=[_ledger(r, key) for key, cells in lines(ordered).items() for r in cells],
         provenance=_provenance(ordered),
         floor_title=FLOOR_TITLE,
         explanation=EXPLANATION,
@@ -97,18 +98,11 @@ def _about(records: Sequence[Record]) -> str:
     sizes = sorted({record.resolution for record in records})
     versions = sorted({clean(record.dataset_version) for record in records})
     counts = sorted({record.privacy.records for record in records})
-    protocols = sorted({_protocol(r.evaluated) for r in records if r.evaluated})
+    protocols = sorted({clean(text) for text in map(evaluation, records) if text})
     return (
         f"{', '.join(f'{size} × {size}' for size in sizes)} pixels, "
         f"{', '.join(f'{count:,}' for count in counts)} private records, "
         f"version {', '.join(versions)}{''.join(f'; {text}' for text in protocols)}"
-    )
-
-
-def _protocol(evaluated: Evaluated) -> str:
-    return (
-        f"protocol {clean(evaluated.protocol)}: {evaluated.prompts:,} prompts "
-        f"(SHA-256 {evaluated.prompts_sha256[:16]}…), images {clean(evaluated.preparation)}"
     )
 
 
@@ -122,7 +116,7 @@ def _grid_alt(comparison: Comparison) -> str:
     return f"Rows of images for the same prompts: real images, then samples of {methods}."
 
 
-def _ledger(record: Record) -> dict[str, Any]:
+def _ledger(record: Record, key: LineKey) -> dict[str, Any]:
     privacy = record.privacy
     queries = [
         f"{query.count:,} × (q = {number(query.sampling_probability)}, "
@@ -132,7 +126,7 @@ def _ledger(record: Record) -> dict[str, Any]:
     texts = (privacy.relation, privacy.accountant, privacy.sampling)
     return {
         "record": record,
-        "title": row_label(record.row, privacy.epsilon_target),
+        "title": line_label(key),
         "over": overspent(record),
         "target": _epsilon(privacy.epsilon_target),
         "spent": _epsilon(privacy.epsilon_spent),

@@ -1,17 +1,20 @@
-"""Intervals over samples within a seed, and over seeds by bootstrap."""
+"""Intervals over samples within a seed, and over seeds."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
-from benchmarks.bootstrap import interval_over_seeds
 from benchmarks.record import Record
-from benchmarks.report.comparison import NORMAL
-from benchmarks.report.facts import Metric, metrics_of, number, row_label
-from benchmarks.report.frame import select
+from benchmarks.report.facts import Metric, line_label, metrics_of, number
+from benchmarks.report.frame import (
+    LineKey,
+    half_width_of,
+    lines,
+    mean_and_half_width,
+    seed_means,
+)
 
 
 @dataclass(frozen=True)
@@ -33,19 +36,14 @@ def intervals(records: Sequence[Record]) -> list[Interval]:
     """Every score with a recorded standard error; empty for older records.
 
     Over samples: 95 % around the mean, with the mean of the seeds' standard errors. Over seeds:
-    see :func:`benchmarks.bootstrap.interval_over_seeds`; a dash for one seed.
+    the t-interval of the tables; a dash for one seed.
     """
-    found = []
-    for _, group in groupby(select(records), key=_line):
-        cells = list(group)
-        found += [
-            _interval(cells, metric) for metric in metrics_of(cells) if _errors(cells, metric)
-        ]
-    return found
-
-
-def _line(record: Record) -> tuple[str, str, str, str]:
-    return record.dataset, record.method, record.row, str(record.privacy.epsilon_target)
+    return [
+        _interval(key, cells, metric)
+        for key, cells in lines(records).items()
+        for metric in metrics_of(cells)
+        if _errors(cells, metric)
+    ]
 
 
 def _errors(records: Sequence[Record], metric: Metric) -> list[float]:
@@ -53,26 +51,22 @@ def _errors(records: Sequence[Record], metric: Metric) -> list[float]:
     return [score.standard_error for score in scores if score.standard_error is not None]
 
 
-def _interval(records: Sequence[Record], metric: Metric) -> Interval:
-    values = [r.metrics[metric.name].value for r in records if metric.name in r.metrics]
+def _interval(key: LineKey, records: Sequence[Record], metric: Metric) -> Interval:
+    scored = [(r.seed, r.metrics[metric.name].value) for r in records if metric.name in r.metrics]
+    values = seed_means(scored)
     errors = _errors(records, metric)
-    mean = math.fsum(values) / len(values)
-    half = NORMAL * math.fsum(errors) / len(errors)
-    over_seeds = "–"
-    if len(values) > 1 and len(errors) == len(values):
-        over_seeds = _text(*interval_over_seeds(values, errors))
-    first = records[0]
+    mean, half = mean_and_half_width(values)
     return Interval(
-        dataset=first.dataset,
-        method=first.method,
-        title=row_label(first.row, first.privacy.epsilon_target),
+        dataset=key.dataset,
+        method=key.method,
+        title=line_label(key),
         metric=metric.shown,
         mean=mean,
-        samples=_text(mean - half, mean + half),
-        seeds=over_seeds,
+        samples=_text(mean, half_width_of(math.fsum(errors) / len(errors))),
+        seeds=_text(mean, half),
         count=len(values),
     )
 
 
-def _text(low: float, high: float) -> str:
-    return f"{number(low)} to {number(high)}"
+def _text(mean: float, half: float) -> str:
+    return "–" if math.isnan(half) else f"{number(mean - half)} to {number(mean + half)}"

@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from benchmarks.record import Record
-from benchmarks.report.comparison import OVERSPENT, Comparison, Line, compare
+from benchmarks.report.comparison import OVERSPENT, Comparison, Line, compare, fewer
 from benchmarks.report.facts import (
+    FEWER,
     INCOMPLETE,
     REPRODUCIBLE,
     clean,
     datasets,
     joined,
     label,
+    line_label,
     metrics_of,
     row_label,
 )
-from benchmarks.report.frame import aggregate, frame, select
+from benchmarks.report.frame import LineKey, aggregate, frame, lines, select
 from benchmarks.report.marks import FLOOR_TITLE, NOT_PRIVATE, READ
+from benchmarks.report.setup import Difference, Setups, evaluation
+
+NAMED = 6
+"""How many settings a sentence names in which setups differ."""
+LONGEST = 24
+"""Characters of a setting's value that a sentence shows."""
 
 
 def footer(records: Sequence[Record]) -> list[str]:
     """The sentences that a reader needs to read the table rightly, made from the records."""
     sentences = [_epsilon(records), _rows(records), *_unlike(records), *_floors(records)]
-    sentences += [*_intervals(records), *_counts(records), *_flags(records)]
+    sentences += [*_intervals(records), *_setups(records), *_evaluations(records)]
+    sentences += [*_counts(records), *_flags(records)]
     sentences += [*_overlaps(records), *_not_computed(records)]
     return sentences
 
@@ -54,7 +63,7 @@ def _words(values: Iterable[str | None]) -> str:
 
 def _rows(records: Sequence[Record]) -> str:
     rows = {record.row for record in records}
-    parts = ["Bold: the best private score among methods with the same budget."]
+    parts = ["Bold: the best private score among methods with the same budget and prompts."]
     if "pretrained" in rows:
         parts.append("pretrained: public data only, no private record was touched.")
     if "non_private" in rows:
@@ -110,22 +119,74 @@ def _intervals(records: Sequence[Record]) -> list[str]:
             "One seed: ± is the half-width of a 95% interval over samples and says nothing of "
             f"other seeds, which differ by more{missing if None in errors else ''}."
         ]
-    single = " (there ± is over samples)" if over_samples else ""
+    single = "it is over samples, if at all" if over_samples else "there is none"
     return [
-        f"± is the half-width of a 95% t-interval over seeds ({joined(seeds)}); where it is "
-        f"missing, only one seed succeeded{single}."
+        f"± is the half-width of a 95% t-interval over seeds ({joined(seeds)}); where only one "
+        f"seed has the score, {single}."
     ]
+
+
+def _setups(records: Sequence[Record]) -> list[str]:
+    """Where a method was run in several ways: which settings tell its lines apart."""
+    where: dict[str, list[str]] = {}
+    for found in Setups(records).differences():
+        where.setdefault(_difference(found), []).append(label(found.dataset))
+    return [f"{joined(names)}: {sentence}" for sentence, names in where.items()]
+
+
+def _difference(found: Difference) -> str:
+    named = [
+        f"{clean(key)} ({', '.join(map(_setting, found.letters, values))})"
+        for key, values in list(found.keys.items())[:NAMED]
+    ]
+    rest = len(found.keys) - len(named)
+    setups = joined(f"({letter})" for letter in found.letters)
+    return (
+        f"setups {setups} of {label(found.method)}, the oldest first, are not averaged. They "
+        f"differ in {joined([*named, f'{rest} more'] if rest else named)}."
+    )
+
+
+def _setting(letter: str, value: str | None) -> str:
+    shown = "none" if value is None else clean(value.strip('"'))
+    return f"{letter}: {shown[:LONGEST]}{'…' if len(shown) > LONGEST else ''}"
+
+
+def _evaluations(records: Sequence[Record]) -> list[str]:
+    """Which rows of a table were scored on which prompts, where those are not the same."""
+    found = []
+    for dataset in datasets(records):
+        rows: dict[str, list[str]] = {}
+        for key, cells in _lines_of(records, dataset).items():
+            hows = [evaluation(r) or "as older records do not say" for r in cells if r.metrics]
+            for how in dict.fromkeys(hows):
+                rows.setdefault(clean(how), []).append(_line(key))
+        if len(rows) > 1:
+            parts = "; ".join(f"{how}: {joined(names)}" for how, names in rows.items())
+            found.append(
+                f"{label(dataset)}: not all rows were scored alike, and only those that were can "
+                f"be compared. {parts}."
+            )
+    return found
+
+
+def _lines_of(records: Sequence[Record], dataset: str) -> dict[LineKey, list[Record]]:
+    return lines(record for record in records if record.dataset == dataset)
+
+
+def _line(key: LineKey) -> str:
+    return f"{label(key.method)} ({line_label(key)})"
 
 
 def _counts(records: Sequence[Record]) -> list[str]:
     """Which rows of a column were scored on how many samples, where that is not one number."""
     found = []
     for dataset in datasets(records):
-        mine = select([record for record in records if record.dataset == dataset])
+        groups = _lines_of(records, dataset)
         names: dict[str, list[str]] = {}
-        for metric in metrics_of(mine):
+        for metric in metrics_of([record for cells in groups.values() for record in cells]):
             if len(metric.n_samples) > 1:
-                names.setdefault(_rows_by_count(mine, metric.name), []).append(metric.shown)
+                names.setdefault(_rows_by_count(groups, metric.name), []).append(metric.shown)
         found += [
             f"{label(dataset)}: {joined(shown)} on {rows}. A Frechet distance falls as the number "
             "of samples rises: compare rows of one number only."
@@ -134,13 +195,12 @@ def _counts(records: Sequence[Record]) -> list[str]:
     return found
 
 
-def _rows_by_count(records: Sequence[Record], name: str) -> str:
+def _rows_by_count(groups: Mapping[LineKey, Sequence[Record]], name: str) -> str:
     rows: dict[int, list[str]] = {}
-    for record in records:
-        if name in record.metrics:
-            row = row_label(record.row, record.privacy.epsilon_target)
-            count = record.metrics[name].n_samples
-            rows.setdefault(count, []).append(f"{label(record.method)} ({row})")
+    for key, cells in groups.items():
+        for record in cells:
+            if name in record.metrics:
+                rows.setdefault(record.metrics[name].n_samples, []).append(_line(key))
     return "; on ".join(f"{n:,} samples: {joined(dict.fromkeys(rows[n]))}" for n in sorted(rows))
 
 
@@ -151,6 +211,8 @@ def _flags(records: Sequence[Record]) -> list[str]:
         flags.append(f"{REPRODUCIBLE} reproducible noise, not a release.")
     if _incomplete(records):
         flags.append(f"{INCOMPLETE} a mean over fewer seeds: some failed, see the failed cells.")
+    if _lacking(records):
+        flags.append(f"{FEWER} a mean over fewer seeds than its row has: others lack the score.")
     over = [record.cell for record in select(records) if overspent(record)]
     if over:
         flags.append(f"Spent more than the target, so never bold: {joined(map(clean, over))}.")
@@ -194,6 +256,12 @@ def _incomplete(records: Sequence[Record]) -> bool:
     return bool(((means["seeds"] > 0) & (means["failed"] > 0)).any())
 
 
+def _lacking(records: Sequence[Record]) -> bool:
+    """True if a score has fewer seeds than the others of its line."""
+    names = [metric.name for metric in metrics_of(select(records))]
+    return any(fewer(cells, name) for cells in lines(records).values() for name in names)
+
+
 def overspent(record: Record) -> bool:
     """True if a private cell spent more than its target."""
     target, spent = record.privacy.epsilon_target, record.privacy.epsilon_spent
@@ -207,9 +275,9 @@ def headlines(records: Sequence[Record]) -> list[str]:
     found = []
     for dataset in datasets(records):
         comparison = compare(records, dataset)
-        private = [line for line in comparison.lines if line.row == "private"]
-        for epsilon in dict.fromkeys(line.epsilon for line in private):
-            sentence = _headline(comparison, [x for x in private if x.epsilon == epsilon])
+        for group in dict.fromkeys(line.rivals for line in comparison.lines):
+            rivals = [line for line in comparison.lines if line.rivals == group]
+            sentence = None if group is None else _headline(comparison, rivals)
             found += [sentence] if sentence else []
     return found
 
@@ -220,20 +288,24 @@ def _headline(comparison: Comparison, lines: Sequence[Line]) -> str | None:
         return None
     winner, metric = winners[0], comparison.metrics[0]
     others = [line for line in lines if line is not winner and not line.failed]
-    scores = joined(f"{line.method} {line.cells[0].text}" for line in others)
+    scores = joined(f"{line.name} {line.cells[0].text}" for line in others)
     where = f"{label(comparison.dataset)}, {row_label(winner.row, winner.epsilon)}"
     return (
-        f"{where}: {winner.method} has the best mean {metric.shown}, "
+        f"{where}: {winner.name} has the best mean {metric.shown}, "
         f"{winner.cells[0].text}, against {scores}"
         f"{_certainty(winner, others)}."
     )
 
 
 def _certainty(winner: Line, others: Sequence[Line]) -> str:
-    cells = [line.cells[0] for line in others]
+    scored = [line for line in (winner, *others) if not math.isnan(line.cells[0].value)]
+    single = [line for line in scored if math.isnan(line.cells[0].half)]
+    if single:
+        shown = any(not math.isnan(line.cells[0].over_samples) for line in single)
+        what = "± is over samples and says nothing of other seeds" if shown else "no interval"
+        return f"; one seed of {joined(line.name for line in single)}: {what}"
+    cells = [line.cells[0] for line in scored[1:]]
     reach = [winner.cells[0].half + cell.half for cell in cells]
-    if any(math.isnan(value) for value in reach):
-        return " (one seed: no interval)"
     gaps = [abs(winner.cells[0].value - cell.value) for cell in cells]
     overlap = any(gap <= value for gap, value in zip(gaps, reach, strict=True))
     return "; the intervals overlap" if overlap else "; the intervals do not overlap"

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -19,13 +20,15 @@ from matplotlib.ticker import MaxNLocator
 
 from benchmarks.record import Record
 from benchmarks.report.facts import Metric, epsilon_text, label, metrics_of, number
-from benchmarks.report.frame import aggregate, frame, select
+from benchmarks.report.frame import aggregate, frame, lines, select
 from benchmarks.report.marks import EXPLANATION, FLOOR_TITLE, NOT_PRIVATE
 
 INK, MUTED, RULE, ALARM = "#1f2328", "#6b7280", "#d9dce1", "#a3261b"
 MARKERS = "osD^vPX*"
+STROKES = ("-", (0, (6, 2)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+"""For the setups of one method, which share its colour."""
 DODGE = 0.07
-"""Shift between methods at the same budget, so that intervals do not hide each other."""
+"""Shift between curves at the same budget, so that intervals do not hide each other."""
 
 ORACLE = f"oracle{NOT_PRIVATE}"
 
@@ -63,7 +66,7 @@ def palette(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def metric_figure(records: Sequence[Record], dataset: str) -> bytes | None:
-    """Every metric of a dataset against epsilon, one line per method; None without scores.
+    """Every metric of a dataset against epsilon, a curve per setup; None without scores.
 
     Points are means over seeds with their 95% t-intervals. The oracle is a dashed line in the
     colour of its method, what real images score a grey one.
@@ -78,9 +81,9 @@ def metric_figure(records: Sequence[Record], dataset: str) -> bytes | None:
         figure = Figure(figsize=(5.8 * columns + 0.4, 4.3 * rows + 0.9), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
-        means, colours = aggregate(frame(mine)), palette(records)
+        means, curves = aggregate(frame(mine)), _curves(mine, palette(records))
         for ax, metric in zip(axes, metrics, strict=False):
-            _draw_metric(ax, metric, means, colours)
+            _draw_metric(ax, metric, means, curves)
         for ax in axes[len(metrics) :]:
             ax.set_visible(False)
         # Explained here too, as the picture may be shown without the report's footer.
@@ -88,14 +91,46 @@ def metric_figure(records: Sequence[Record], dataset: str) -> bytes | None:
         return _png(figure)
 
 
-def _draw_metric(ax: Axes, metric: Metric, means: pd.DataFrame, colours: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class _Curve:
+    """How one setup of a method is drawn."""
+
+    name: str
+    colour: Any
+    marker: str
+    stroke: Any
+    shift: float
+
+
+def _names(records: Sequence[Record]) -> dict[tuple[str, str], str]:
+    """A shown name for every method and setup."""
+    return {(key.method, key.setup): label(key.method) + key.suffix for key in lines(records)}
+
+
+def _curves(records: Sequence[Record], colours: dict[str, Any]) -> dict[tuple[str, str], _Curve]:
+    """The curves of a dataset, by method and setup."""
+    names = dict(sorted(_names(records).items(), key=lambda item: (item[0][0], item[1])))
+    methods = [method for method, _ in names]
+    return {
+        (method, setup): _Curve(
+            name=name,
+            colour=colours[method],
+            marker=MARKERS[place % len(MARKERS)],
+            stroke=STROKES[methods[:place].count(method) % len(STROKES)],
+            shift=(place - (len(names) - 1) / 2) * DODGE,
+        )
+        for place, ((method, setup), name) in enumerate(names.items())
+    }
+
+
+def _draw_metric(
+    ax: Axes, metric: Metric, means: pd.DataFrame, curves: dict[tuple[str, str], _Curve]
+) -> None:
     budgets = means[means["row"] != "oracle"]["epsilon_target"].dropna()
     positions = {epsilon: place for place, epsilon in enumerate(sorted(set(budgets)))}
-    methods = list(dict.fromkeys(means["method"]))
-    for place, method in enumerate(methods):
-        shift = (place - (len(methods) - 1) / 2) * DODGE
-        lines = means[means["method"] == method]
-        _draw_method(ax, metric.name, lines, positions, shift, colours[method], place)
+    for (method, setup), curve in curves.items():
+        mine = means[(means["method"] == method) & (means["setup"] == setup)]
+        _draw_curve(ax, metric.name, mine, positions, curve)
     if metric.floor is not None:
         ax.axhline(metric.floor, color=MUTED, linewidth=1.6, zorder=1, label=FLOOR_TITLE)
     names = ["pretrained" if e == 0 else f"ε = {epsilon_text(e)}" for e in positions]
@@ -115,35 +150,29 @@ def plot_title(metric: Metric) -> str:
     return f"{shown}  ({better} is better)"
 
 
-def _draw_method(
-    ax: Axes,
-    name: str,
-    lines: pd.DataFrame,
-    positions: dict[float, int],
-    shift: float,
-    colour: Any,
-    place: int,
+def _draw_curve(
+    ax: Axes, name: str, means: pd.DataFrame, positions: dict[float, int], curve: _Curve
 ) -> None:
-    # A failed row stays in as a gap: the line does not bridge it.
-    points = lines[lines["row"] != "oracle"].sort_values("epsilon_target")
-    method = label(str(lines["method"].iloc[0]))
+    # A failed row stays in as a gap: the curve does not bridge it.
+    points = means[means["row"] != "oracle"].sort_values("epsilon_target")
     if points[name].notna().any():
         ax.errorbar(
-            [positions[epsilon] + shift for epsilon in points["epsilon_target"]],
+            [positions[epsilon] + curve.shift for epsilon in points["epsilon_target"]],
             points[name],
             yerr=points[f"{name}_half"].fillna(0.0),
-            color=colour,
-            marker=MARKERS[place % len(MARKERS)],
+            color=curve.colour,
+            marker=curve.marker,
             markersize=8,
+            linestyle=curve.stroke,
             linewidth=2.2,
             elinewidth=1.6,
             capsize=4,
             markeredgecolor="white",
-            label=method,
+            label=curve.name,
         )
-    for value in lines[lines["row"] == "oracle"][name].dropna():
-        title = f"{method}, {ORACLE}"
-        ax.axhline(value, color=colour, linewidth=1.8, linestyle=(0, (4, 3)), label=title)
+    for value in means[means["row"] == "oracle"][name].dropna():
+        title = f"{curve.name}, {ORACLE}"
+        ax.axhline(value, color=curve.colour, linewidth=1.8, linestyle=(0, (4, 3)), label=title)
 
 
 def _legend(figure: Figure, axes: Sequence[Axes], title: str = "") -> None:
@@ -173,13 +202,15 @@ KINDS = {"private": "private", "non_private": "without privacy"}
 
 
 def throughput_figure(records: Sequence[Record], dataset: str) -> bytes | None:
-    """Bars of finetuning and sampling rates per method, private and not; None without rates."""
-    mine = select(records, lambda r: r.dataset == dataset and r.row in KINDS)
-    table = frame(mine)
+    """Bars of finetuning and sampling rates per setup, private and not; None without rates."""
+    mine = select(records, lambda record: record.dataset == dataset)
+    table, names = frame(mine), _names(mine)
+    table = table[table["row"].isin(KINDS)]
     shown = [name for name in THROUGHPUT if table[name].notna().any()]
     if not shown:
         return None
-    bars = table.assign(method=table["method"].map(label), kind=table["row"].map(KINDS))
+    shown_names = [names[key] for key in zip(table["method"], table["setup"], strict=True)]
+    bars = table.assign(method=shown_names, kind=table["row"].map(KINDS))
     height = 1.5 + 0.75 * bars["method"].nunique()
     with _style():
         figure = Figure(figsize=(6 * len(shown), height + 0.6), layout="constrained")

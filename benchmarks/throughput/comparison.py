@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 
+import torch
+
 from benchmarks.throughput.meter import now
 
 WARM_UP = 2
@@ -89,6 +91,11 @@ def compare(comparison: Comparison, folder: Path, device: str) -> Compared:
     ratios = [harness / bare for harness, bare in turns]
     low, _, high = quantiles(ratios, n=4, method="inclusive")
     return Compared(own, others[0], median(ratios), low, high, sides.note)
+
+
+def on_cpu(limit: float) -> float | None:
+    """A limit that is promised where there is no GPU."""
+    return None if torch.cuda.is_available() else limit
 
 
 def clock(device: str) -> float:

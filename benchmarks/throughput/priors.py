@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.throughput.comparison import Comparison, Sides
+from benchmarks.throughput.comparison import Comparison, Sides, on_cpu
 from benchmarks.throughput.table import device_here
 from wavedp.dp.clipping import make_engine
 from wavedp.dp.errors import UserError
@@ -70,7 +70,7 @@ def planned() -> list[Comparison]:
     """Sampling and finetuning of every size; cached sampling is the 64 px prior's 256 tokens."""
     rows = []
     for size in SIZES:
-        limit = CACHED if size.tokens == 256 else None
+        limit = on_cpu(CACHED) if size.tokens == 256 else None
         case = f"{size.name}, {size.tokens} tokens of {size.codes} codes"
         rows.append(Comparison("sample", case, size.batch, partial(sampling, size), limit, turns=5))
         rows.append(Comparison("finetune", case, size.batch, partial(finetuning, size), turns=7))

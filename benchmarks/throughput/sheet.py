@@ -61,14 +61,13 @@ class Sheet:
         parser.add_argument("--fresh", action="store_true", help="measure every row again")
         parser.add_argument("--folder", type=Path, default=RESULTS)
         options = parser.parse_args()
-        device, slow = device_here(), 0
+        device = device_here()
         table = self.open(device, options.folder, options.fresh)
         for comparison in self.planned():
-            if table.has(row_of(comparison, device, "")):
-                continue
-            found = try_to_compare(comparison, device)
-            table.show(table.put(row_of(comparison, device, found)))
-            slow += too_slow(comparison, found)
+            if not table.has(row_of(comparison, device, "")):
+                found = try_to_compare(comparison, device)
+                table.show(table.put(row_of(comparison, device, found)))
+        slow = sum(too_slow(row) for row in table.rows)
         print(f"\n{table.path}" + (f"\n{slow} rows take longer than they may." if slow else ""))
         return 1 if slow else 0
 
@@ -111,8 +110,7 @@ def try_to_compare(comparison: Comparison, device: str) -> Compared | str:
         return attempt(lambda: compare(comparison, Path(folder), device))
 
 
-def too_slow(comparison: Comparison, found: Compared | str) -> bool:
+def too_slow(row: Row) -> bool:
     """Whether it takes longer, beside the bare work, than it may."""
-    if isinstance(found, str) or found.ratio is None or comparison.at_most is None:
-        return False
-    return found.ratio > comparison.at_most
+    limited = row["time_ratio"] and row["at_most"]
+    return bool(limited) and float(row["time_ratio"]) > float(row["at_most"])

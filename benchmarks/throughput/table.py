@@ -85,12 +85,19 @@ class Table:
         self._key, self._columns = key, columns
         self._rows = {self._place(row): row for row in planned}
         about, described = path.with_suffix(".json"), asdict(machine)
-        if not fresh and path.exists() and _read_json(about) == described:
+        # Two states of changed code have one revision, so a table of changed code is not continued.
+        same = _read_json(about) == described and not machine.code_revision.endswith("+")
+        if not fresh and path.exists() and same:
             kept = {self._place(row): row for row in _read(path)}
             self._rows |= {place: row for place, row in kept.items() if place in self._rows}
         path.parent.mkdir(parents=True, exist_ok=True)
         about.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
         self._write()
+
+    @property
+    def rows(self) -> list[Row]:
+        """All of them, in order."""
+        return list(self._rows.values())
 
     def has(self, row: Row) -> bool:
         """Whether the row with these keys was measured."""

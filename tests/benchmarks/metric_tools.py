@@ -5,6 +5,7 @@ from __future__ import annotations
 import fake_weights
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from benchmarks.config import load_choice, make
@@ -19,7 +20,7 @@ def metric_of(name: str) -> Metric:
     """A metric as its config makes it, with the small CLIP in the place of the large one."""
     config = load_choice("metric", name)
     if "model" in config:
-        config.model = fake_weights.CLIP
+        config = OmegaConf.merge(config, {"model": fake_weights.CLIP})
     metric: Metric = make(config)
     metric.open(CPU)
     return metric

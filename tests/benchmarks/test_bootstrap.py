@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.bootstrap import interval_over_seeds, standard_error, standard_error_of_mean
+from benchmarks.bootstrap import standard_error, standard_error_of_mean
 
 
 def mean(rows: np.ndarray) -> float:
@@ -30,12 +30,3 @@ def test_several_numbers_keep_their_names_and_constants_have_no_error() -> None:
 def test_the_same_rows_give_the_same_error() -> None:
     rows = np.arange(9.0)[:, None]
     assert standard_error(rows, mean, 20) == standard_error(rows, mean, 20)
-
-
-def test_the_interval_over_seeds_covers_both_sources() -> None:
-    """Without spread over seeds the samples' error is left: 1.96 / sqrt(4) about the mean."""
-    low, high = interval_over_seeds([10.0] * 4, [1.0] * 4, replicates=40_000)
-    assert (low, high) == pytest.approx((10 - 0.98, 10 + 0.98), abs=0.03)
-    # Without error of samples: means of draws of {0, 1} with replacement; here never beyond.
-    assert interval_over_seeds([0.0, 1.0], [math.nan, math.nan]) == (0.0, 1.0)
-    assert interval_over_seeds([3.0], [0.0]) == (3.0, 3.0)

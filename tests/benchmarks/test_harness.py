@@ -2,21 +2,21 @@
 
 import json
 import math
-import mmap
-import time
+import stat
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
+from omegaconf.errors import ReadonlyConfigError
 
 from benchmarks import config as configuration
 from benchmarks import run
-from benchmarks.cell import Scorer, make_plan
+from benchmarks.cell import failed_record, make_generator, make_plan
 from benchmarks.config import cells, choices
 from benchmarks.evaluation import make_evaluation
 from benchmarks.hardware import PeakMemory, check_room
 from benchmarks.record import Record, load, load_folder
+from benchmarks.scorer import Scorer
 from wavedp.data.schema import Records
 from wavedp.data.toyfaces import ToyFaces
 from wavedp.dp import UserError
@@ -74,6 +74,41 @@ def test_identity_changes_with_what_matters_and_not_with_where_it_runs():
     ):
         assert identity(change) != same
     assert identity(weights={"prior": "abd"}) != same
+
+
+def test_what_else_the_grid_asks_for_is_no_part_of_a_cell():
+    """Another name would run a recorded cell again: for a private row a second release."""
+
+    def names(*changes):
+        return {cell.label: cell.identity({}) for cell in cells(["suite=embedded", *changes])}
+
+    everything = names()
+    one_seed = names("seed=1")
+    assert len(one_seed) == len(everything) // 3
+    assert one_seed.items() <= everything.items()
+    more = names("privacy.epsilon=[0.5,1,10]")
+    assert everything.items() <= more.items()
+    assert len(set(more.values())) == len(more)  # and budgets and seeds still tell cells apart
+    alone = names("privacy.epsilon=1", "seed=2")
+    assert alone.items() <= everything.items()
+
+
+def test_a_budget_that_is_named_twice_is_one_cell():
+    grid = cells(["suite=quick", "privacy.epsilon=[1,1.0]", "method=dp_wavelet"])
+    assert [cell.epsilon for cell in grid if cell.row == "private"] == [1.0]
+
+
+def test_a_choice_is_composed_once_and_cannot_be_changed(monkeypatch):
+    configuration.load_choice.cache_clear()
+    real, composed = configuration.compose, []
+    monkeypatch.setattr(configuration, "compose", lambda o: composed.append(o) or real(o))
+    first = configuration.load_choice("metric", "kid")
+    assert configuration.load_choice("metric", "kid") is first
+    assert composed == [["+metric=kid"]]
+    with pytest.raises(ReadonlyConfigError):
+        first.mode = "legacy_tensorflow"  # it would be another metric for everyone after this
+    with pytest.raises(UserError, match="Did you mean kid"):
+        configuration.load_choice("metric", "kidd")
 
 
 def test_every_config_names_itself():
@@ -151,6 +186,7 @@ def test_a_small_grid_runs_records_and_is_not_run_twice(tmp_path, cache, in_root
         assert (folder / record.samples).exists()
         assert record.metrics["fd_toy"].n_samples == 24
         assert record.metrics["fd_toy"].floor > 0
+        assert record.cost.peak_memory_mb is None  # measured on a GPU only
         if record.row == "private":
             assert 0 < record.privacy.epsilon_spent <= record.privacy.epsilon_target
             assert record.privacy.queries[0].count == record.privacy.steps == 2
@@ -185,6 +221,126 @@ def test_a_failed_cell_is_recorded_and_the_others_go_on(tmp_path, cache, in_root
     assert run.main(overrides(tmp_path, cache, "method=dp_wavelet")) == 0  # retried, and alone
 
 
+def test_tracebacks_are_for_the_owner_and_no_part_of_the_results(
+    tmp_path, in_root, monkeypatch, capsys
+):
+    def fails(*_):
+        raise RuntimeError("a private value")
+
+    monkeypatch.setattr(run, "run_cell", fails)
+    cache = tmp_path / "cache"
+    args = overrides(tmp_path, cache, "method=dp_wavelet", "suite.grid.row=[pretrained]")
+    assert run.main(args) == 1
+    record = load_folder(tmp_path / "results" / "smoke" / "records")[0]
+    path = cache / "failures" / f"{record.cell}.txt"
+    assert "RuntimeError: a private value" in path.read_text()
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    results = [p for p in (tmp_path / "results").rglob("*") if p.suffix in (".txt", ".json")]
+    assert not [p for p in results if "a private value" in p.read_text()]
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"traceback: {path}" in said
+    assert "a private value" not in said
+
+
+def test_a_forced_cell_that_fails_leaves_the_good_run_as_it_was(
+    tmp_path, in_root, monkeypatch, capsys
+):
+    """Its samples cannot be had again without another release."""
+    cache, folder = tmp_path / "cache", tmp_path / "results" / "smoke"
+    axes = ("method=dp_wavelet", "suite.grid.row=[private]", "privacy.epsilon=[10]")
+    args = overrides(tmp_path, cache, *axes, "hardware.checkpoint_every=1")
+    assert run.main(args) == 0
+    good = load_folder(folder / "records")[0]
+    places = [
+        folder / "records" / f"{good.cell}.json",
+        folder / good.samples,
+        cache / "samples" / f"{good.cell}.npy",
+    ]
+    before = [place.read_bytes() for place in places]
+    spent = (folder / "ledgers" / f"{good.cell}.jsonl").read_bytes()
+    capsys.readouterr()
+    real = run.run_cell
+
+    def fails(*given):
+        real(*given)
+        raise RuntimeError("at the very end")
+
+    monkeypatch.setattr(run, "run_cell", fails)
+    assert run.main([*args, "force=true"]) == 1
+    assert [place.read_bytes() for place in places] == before
+    assert [p.name for p in (cache / "samples").iterdir()] == [f"{good.cell}.npy"]
+    assert (folder / "ledgers" / f"{good.cell}.1.jsonl").read_bytes() == spent
+    attempt = load(cache / "failures" / f"{good.cell}.json")
+    assert attempt.status == "failed"
+    assert 0 < attempt.privacy.epsilon_spent < 10
+    assert not list(cache.rglob("*.key"))  # nothing would go on from there
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the record, samples and picture of the run before stay" in said
+    assert f"this attempt spent epsilon {attempt.privacy.epsilon_spent:.4g}" in said
+    assert f"composes with what the runs before it spent ({good.cell}.1.jsonl" in said
+    # The good record is found, and its samples are its own.
+    monkeypatch.setattr(run, "run_cell", lambda *_: pytest.fail("a cell ran again"))
+    assert run.main([*args, "suite.metrics=[fd_toy,spectral]"]) == 0
+    assert "spectral_energy_ll" in load(places[0]).metrics
+
+
+def test_a_forced_cell_that_fails_before_it_asks_anything_has_spent_nothing(
+    tmp_path, cache, in_root, monkeypatch, capsys
+):
+    axes = ("method=dp_wavelet", "suite.grid.row=[private]", "privacy.epsilon=[10]")
+    args = overrides(tmp_path, cache, *axes)
+    assert run.main(args) == 0
+    monkeypatch.setattr(run, "run_cell", lambda *_: 1 / 0)
+    capsys.readouterr()
+    assert run.main([*args, "force=true"]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "ZeroDivisionError" in said
+    assert "spent" not in said  # the ledger of the good run is not this attempt's
+
+
+def test_a_picture_that_cannot_be_written_is_a_failed_cell(tmp_path, cache, in_root, monkeypatch):
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("benchmarks.samples.save_strip", fails)
+    args = overrides(tmp_path, cache, "method=dp_wavelet", "suite.grid.row=[pretrained,oracle]")
+    assert run.main(args) == 1
+    records = load_folder(tmp_path / "results" / "smoke" / "records")
+    assert [record.status for record in records] == ["failed", "failed"]
+
+
+def test_a_record_does_not_name_the_file_of_a_private_record(tmp_path, in_root, monkeypatch):
+    def private(self):
+        raise UserError("/data/ward 3/Jane Doe.jpg cannot be decoded: copy this file again.")
+
+    monkeypatch.setattr(ToyFaces, "private", private)
+    cache = tmp_path / "cache"
+    axes = ("method=dp_wavelet", "suite.grid.row=[private]", "privacy.epsilon=[10]")
+    assert run.main(overrides(tmp_path, cache, *axes)) == 1
+    record = load_folder(tmp_path / "results" / "smoke" / "records")[0]
+    assert record.reason.startswith("The private records of toyfaces cannot be read")
+    assert "benchmarks.doctor" in record.reason
+    results = [p for p in (tmp_path / "results").rglob("*") if p.is_file()]
+    assert not [p for p in results if b"Jane" in p.read_bytes()]
+    assert "Jane Doe" in (cache / "failures" / f"{record.cell}.txt").read_text()
+
+
+def test_a_failed_record_tells_the_device_it_failed_on(tmp_path, cache, monkeypatch):
+    cell = cells(["suite=quick", "hardware.device=cuda"])[0]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    dataset = ToyFaces(private_records=8, evaluation_records=8, cache_dir=cache)
+    record = failed_record(cell, dataset, RuntimeError(), tmp_path)
+    assert record.hardware.device == "a GPU"
+
+
+def test_a_generator_is_made_in_evaluation_mode():
+    """Nothing of a row without training may learn from what it is shown."""
+    generator = make_generator(cells(["suite=quick"])[0])
+    assert not [name for name, module in generator.named_modules() if module.training]
+
+
 def test_an_interrupted_cell_goes_on_from_its_checkpoint(tmp_path, in_root, monkeypatch):
     """Killed in the last of its steps: the next run pays for nothing twice, and cleans up."""
     axes = ("method=dp_wavelet", "suite.grid.row=[private]", "privacy.epsilon=[10]")
@@ -205,6 +361,7 @@ def test_an_interrupted_cell_goes_on_from_its_checkpoint(tmp_path, in_root, monk
     assert list(cache.rglob("*.key"))
     assert run.main(args) == 0
     record = load_folder(tmp_path / "results" / "smoke" / "records")[0]
+    assert record.cost.train_seconds is None  # of one step of two
     ledgers = list((tmp_path / "results" / "smoke" / "ledgers").iterdir())
     assert len(ledgers) == 1
     assert len(ledgers[0].read_text().splitlines()) == 1 + record.privacy.steps
@@ -306,23 +463,22 @@ def test_identical_sets_score_zero_and_shuffled_captions_agree_less(cache):
     assert right > agreement.compute() + 10
 
 
-def test_frechet_distance_of_known_gaussians():
-    """|mu|^2 + tr(A + B - 2 sqrt(AB)) for diagonal A, B is sum (a - b)^2 of the deviations."""
-    import numpy as np
-    from cleanfid import fid
-
-    a, b = np.diag([4.0, 9.0]), np.diag([1.0, 1.0])
-    found = fid.frechet_distance(np.array([1.0, 2.0]), a, np.zeros(2), b)
-    assert found == pytest.approx(5 + (2 - 1) ** 2 + (3 - 1) ** 2)
-
-
-def test_peak_memory_sees_what_is_held():
-    with PeakMemory(torch.device("cpu"), interval=0.01) as before:
+def test_peak_memory_is_none_on_a_cpu():
+    """The process holds what earlier cells and the metrics have left in it."""
+    with PeakMemory(torch.device("cpu")) as peak:
         pass
-    with PeakMemory(torch.device("cpu"), interval=0.01) as peak:
-        # Mapped, not from malloc, which may hold enough that earlier tests gave back.
-        held = np.frombuffer(mmap.mmap(-1, 400 * 2**20), dtype=np.uint8)
-        held.fill(1)
-        time.sleep(0.05)
-        del held
-    assert peak.megabytes > before.megabytes + 300
+    assert peak.megabytes is None
+
+
+def test_peak_memory_of_a_gpu_is_the_allocators_less_what_was_there(monkeypatch):
+    held, peaks = [100 * 2**20], [900 * 2**20]
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: held[-1])
+    monkeypatch.setattr(
+        torch.cuda, "reset_peak_memory_stats", lambda device: peaks.append(held[-1])
+    )
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peaks[-1])
+    with PeakMemory(torch.device("cuda")) as peak:
+        assert peaks[-1] == held[-1]  # what an earlier cell needed is forgotten
+        peaks.append(350 * 2**20)
+    peaks.append(800 * 2**20)  # scoring comes later
+    assert peak.megabytes == 250

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.cell import public_config
+from benchmarks.cell import public_config, reason_of
 from benchmarks.config import cells, compose, plain
 from benchmarks.paths import shortened, without_paths
+from wavedp.dp.errors import UserError
 
 SECRET = "/home/maria/secret"
 
@@ -71,3 +73,57 @@ def test_sentences_tell_the_file_and_not_its_folders() -> None:
     assert shortened("see https://a.org/b/c and delta < 1/N") == (
         "see https://a.org/b/c and delta < 1/N"
     )
+    assert shortened("/data/ward(3)/p.jpg and (in /a,b/'c'/d.json) and file:///e/f.txt.") == (
+        "p.jpg and (in d.json) and f.txt."
+    )
+
+
+PLACES: dict[str, Any] = {
+    "dataset": {"root": "/home/Jane Doe/hospital (3)"},
+    "method": {
+        "public": {"root": "/data/a corpus"},
+        "weights": {"prior": "/w x/y z/prior.safetensors"},
+    },
+    "results_dir": "results",
+    "cache_dir": "some cache/of it",
+    "seed": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("/home/Jane Doe/hospital (3)/ward/x.jpg is cut", "x.jpg is cut"),
+        ("dataset.root=/home/Jane Doe/hospital (3) is empty", "dataset.root=~ is empty"),
+        ("no /data/a corpus/one/b.parquet", "no b.parquet"),
+        ("/w x/y z/prior.safetensors does not fit", "prior.safetensors does not fit"),
+        ("choose another results folder than results/a/b.json", None),
+        ("some cache/of it/photos/x.npy cannot be written", "x.npy cannot be written"),
+    ],
+)
+def test_places_of_the_configuration_go_whole_whatever_is_in_their_names(
+    text: str, kept: str | None
+) -> None:
+    kept = kept or "choose another results folder than b.json"
+    assert shortened(text, PLACES) == kept
+
+
+def test_the_home_and_the_working_directory_go_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the way that a relative place of the configuration takes in a sentence."""
+    home, here = tmp_path / "home" / "Jane Doe", tmp_path / "of Jane" / "project"
+    here.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    text = f"{home} holds {home}/x y/z.npy, {here}/results/l.jsonl and {tmp_path}/of Janet/p/q.txt"
+    found = shortened(text, PLACES)
+    assert found.startswith("~ holds x y/z.npy, l.jsonl and ")
+    assert "Doe" not in found
+
+
+def test_a_reason_is_cut_after_its_places_are_gone() -> None:
+    """A place that is cut in half would not be known any more."""
+    cell = cells(["suite=quick", "cache_dir=/home/Jane Doe/cache"])[0]
+    error = UserError("x" * 485 + " /home/Jane Doe/cache/a.npy\ncannot be written")
+    assert reason_of(error, cell) == "x" * 485 + " a.npy cannot b"

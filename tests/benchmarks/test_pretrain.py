@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 
 from benchmarks.pretrain import main
 from wavedp.dp import UserError
+from wavedp.nn.reconstruction import Reconstruction
 from wavedp.wavelet.generator import DPWavelet
 
 STAGES = ("tokenizer", "prior", "upsampler")
@@ -61,32 +62,49 @@ def test_a_stage_that_was_stopped_goes_on_to_the_same_weights(
     path = tmp_path / f"{stage}.safetensors"
     expected = load_file(path)
     path.unlink()
-    real = DPWavelet._as_drawn if stage == "upsampler" else DPWavelet.report
-    calls = []
+    real, steps = Reconstruction.loss, []
 
     def stop(self, *given):
-        calls.append(given)
-        if len(calls) == (4 if stage == "upsampler" else 1):
+        steps.append(given)
+        if len(steps) == 4:
             raise KeyboardInterrupt
         return real(self, *given)
 
-    monkeypatch.setattr(DPWavelet, real.__name__, stop)
+    monkeypatch.setattr(Reconstruction, "loss", stop)
     with pytest.raises(KeyboardInterrupt):
         main([*overrides, f"stage={stage}"])
     assert not path.exists()
-    done = len(calls)
     main([*overrides, f"stage={stage}"])
-    if stage == "upsampler":
-        assert len(calls) - done == 2  # of four steps, those after the checkpoint
+    assert len(steps) == 4 + 2  # of four steps, those after the checkpoint
+    assert json.loads(path.with_suffix(".json").read_text())["seconds"] is None
     found = load_file(path)
     assert all((found[name] == expected[name]).all() for name in expected)
 
 
-def test_a_checkpoint_of_a_later_stage_plays_no_part(overrides, tmp_path):
+def test_what_a_stage_needs_is_looked_at_and_nothing_else(overrides, tmp_path):
+    with pytest.raises(UserError, match=r"tokenizer\.safetensors.* is missing"):
+        main([*overrides, "stage=prior"])
     (tmp_path / "prior.safetensors").write_bytes(b"of another layout")
     assert main([*overrides, "stage=tokenizer"]) == 0
-    with pytest.raises(UserError, match=r"prior\.safetensors does not fit"):
-        main([*overrides, "stage=upsampler"])
+    assert main([*overrides, "stage=upsampler"]) == 0
+
+
+def test_other_codes_are_another_training(overrides, tmp_path, monkeypatch):
+    """A prior that was stopped does not go on with the codes of a tokenizer made since."""
+    main([*overrides, "stage=tokenizer"])
+    monkeypatch.setattr(DPWavelet, "report", _interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        main([*overrides, "stage=prior"])
+    monkeypatch.undo()
+    main([*overrides, "stage=tokenizer", "force=true", "seed=1"])
+    assert main([*overrides, "stage=prior"]) == 0
+    made = json.loads((tmp_path / "prior.json").read_text())
+    assert made["seconds"] is not None  # not resumed
+    assert made["command"].endswith("stage=prior")
+
+
+def _interrupt(*given):
+    raise KeyboardInterrupt
 
 
 def test_an_unknown_stage_is_refused(overrides):

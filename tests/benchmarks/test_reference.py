@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.record import load_folder
-from benchmarks.report import frame, markdown
+from benchmarks.cell import public_config
+from benchmarks.config import cells
+from benchmarks.record import Record, load_folder
+from benchmarks.report import markdown, write_summary
 from wavedp.dp.accounting import Event, epsilon_of
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results" / "embedded"
+TRAINED_CODES = ROOT / "results" / "trained_codes"
+SUITES = [folder for folder in (RESULTS, TRAINED_CODES) if (folder / "table.md").exists()]
 COLUMNS = [
     *("dataset", "method", "row", "epsilon_target", "epsilon_spent", "delta", "seed", "status"),
     *("sampling_probability", "noise_multiplier", "steps", "fd_toy", "clip_toy", "n_samples"),
@@ -41,14 +47,84 @@ def test_every_cell_of_the_suite_is_there_and_succeeded() -> None:
     assert (cells.nunique() == 3).all()
 
 
-def test_summary_and_tables_are_made_from_the_records() -> None:
-    records = load_folder(RESULTS / "records")
-    assert (RESULTS / "table.md").read_text() == markdown(records)
-    assert len(frame(records)) == len(pd.read_csv(RESULTS / "summary.csv"))
-    lines = set(markdown(records).splitlines())
+def digest_of_weights(name: str) -> str:
+    """As the record of their making says."""
+    made = (ROOT / "wavedp" / "weights" / f"{name}.json").read_text()
+    return str(json.loads(made)["sha256"])
+
+
+def committed(folder: Path) -> list[Record]:
+    """The records of a suite that is committed."""
+    records = load_folder(folder / "records")
+    assert records
+    return records
+
+
+@pytest.mark.parametrize("folder", SUITES, ids=lambda folder: folder.name)
+def test_summary_and_tables_are_made_from_the_records(folder: Path, tmp_path: Path) -> None:
+    records = committed(folder)
+    assert (folder / "table.md").read_text() == markdown(records)
+    again = write_summary(records, tmp_path / "summary.csv")
+    assert (folder / "summary.csv").read_bytes() == again.read_bytes()
+
+
+@pytest.mark.parametrize("folder", SUITES, ids=lambda folder: folder.name)
+def test_records_come_from_the_weights_and_the_code_that_are_committed(folder: Path) -> None:
+    for record in committed(folder):
+        assert not record.provenance.code_revision.endswith("+"), record.cell
+        parts = record.config["method"]["weights"]
+        known = {part: digest_of_weights(name) for part, name in parts.items()}
+        assert record.provenance.weights == known, record.cell
+        for score in record.metrics.values():
+            assert score.weights == {name: digest_of_weights(name) for name in score.weights}
+
+
+def test_the_methods_are_configured_as_they_were_run() -> None:
+    now = {
+        (cell.config.dataset.name, cell.config.method.name): public_config(cell)["method"]
+        for cell in cells(["suite=embedded"])
+    }
+    records = committed(RESULTS)
+    assert {(record.dataset, record.method) for record in records} == set(now)
+    for record in records:
+        assert record.config["method"] == now[record.dataset, record.method], record.cell
+
+
+def test_the_readme_shows_the_rows_of_the_table() -> None:
+    lines = set(markdown(committed(RESULTS)).splitlines())
     shown = [line for line in (ROOT / "README.md").read_text().splitlines() if line[:1] == "|"]
     assert len(shown) == 2 * 13
     assert set(shown) <= lines
+
+
+def means(table: str, dataset: str, column: str) -> dict[str, float]:
+    """The means of one column of a ``table.md``, by row."""
+    part = table.split(f"### {dataset}\n\n")[1].split("\n\n")[0]
+    heading, _, *rows = ([cell.strip() for cell in line.split("|")] for line in part.splitlines())
+    place = next(number for number, title in enumerate(heading) if title.startswith(column))
+    texts = {row[2]: row[place].strip("*").split(" ± ")[0] for row in rows}
+    return {row: float(text.replace(",", "")) for row, text in texts.items()}
+
+
+@pytest.mark.skipif(TRAINED_CODES not in SUITES, reason="no rows with trained codes")
+def test_the_readme_quotes_the_rows_with_trained_codes() -> None:
+    prose = " ".join((ROOT / "README.md").read_text().split())
+    found = re.search(
+        r"\(results/trained_codes\), one seed, rate (\S+)\) it scores "
+        r"(\d+) and (\d+) on faces and (\d+) and (\d+) on scenes at ε = 1 and 10",
+        prose,
+    )
+    assert found, "the sentence has changed: compare its numbers here"
+    rate, *quoted = map(float, found.groups())
+    table = (TRAINED_CODES / "table.md").read_text()
+    faces, scenes = (means(table, dataset, "fd_toy") for dataset in ("Toyfaces", "Toyscenes"))
+    scored = [part[row] for part in (faces, scenes) for row in ("ε = 1", "ε = 10")]
+    assert [f"{score:.0f}" for score in scored] == [f"{number:.0f}" for number in quoted]
+    records = committed(TRAINED_CODES)
+    assert {record.seed for record in records} == {0}
+    generators = [record.config["method"]["generator"] for record in records]
+    assert {generator["training"]["finetuning_rate"] for generator in generators} == {rate}
+    assert not any(generator["freeze_codes"] for generator in generators)
 
 
 def test_no_private_row_spent_more_than_its_target() -> None:

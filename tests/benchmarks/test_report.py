@@ -28,10 +28,10 @@ def test_summary_has_the_columns_and_the_order(suite: Path) -> None:
     with (suite / "summary.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert ",".join(rows[0]) == (
-        "dataset,method,row,epsilon_target,epsilon_spent,delta,sampling_probability,"
+        "dataset,method,row,epsilon_target,setup,epsilon_spent,delta,sampling_probability,"
         "noise_multiplier,steps,fd_toy,clip_toy,n_samples,train_examples_per_s,train_seconds,"
         "sample_images_per_s,peak_memory_mb,seed,status,cell,reason,accountant,relation,"
-        "evaluation_not_private"
+        "evaluated,evaluation_not_private"
     )
     assert [rows[0]["dataset"], rows[-1]["dataset"]] == ["toy_faces", "toy_shapes"]
     wavelet = [r for r in rows if (r["dataset"], r["method"]) == ("toy_shapes", "dp_wavelet")]
@@ -196,7 +196,19 @@ def test_headlines_name_the_winner_and_how_sure_it_is() -> None:
     )
     far = [record(m, fd=f + s / 10, seed=s) for m, f in (("a", 9), ("b", 90)) for s in (0, 1)]
     assert headlines(far)[0].endswith("do not overlap.")
-    assert "no interval" in headlines([record("a", fd=9.0), record("b", fd=90.0)])[0]
+    single = [record("a", fd=9.0), record("b", fd=90.0)]
+    assert headlines(single)[0].endswith("90.00; one seed of A and B: no interval.")
+    sure = [with_error(item, 0.5) for item in single]
+    assert headlines(sure)[0].endswith(
+        "A has the best mean fd_toy†, 9.00 ± 0.98, against B 90.00 ± 0.98; one seed of A and B: "
+        "± is over samples and says nothing of other seeds."
+    )
+    assert headlines([*far, record("b", fd=9.0, spent={"epsilon_spent": 1.1}, seed=2)]) == []
+
+
+def with_error(item: Record, error: float) -> Record:
+    score = item.metrics["fd_toy"].model_copy(update={"standard_error": error})
+    return item.model_copy(update={"metrics": {"fd_toy": score}})
 
 
 def test_the_order_of_records_does_not_matter() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from report_records import record
 
+from benchmarks import config as configuration
 from benchmarks import run
 from benchmarks.cell import identity_of
 from benchmarks.config import cells
@@ -19,7 +21,7 @@ from benchmarks.metrics import Metric
 from benchmarks.metrics.clip_toy import ClipToy
 from benchmarks.record import Record, load_folder
 from benchmarks.report.notes import footer
-from benchmarks.rescoring import GONE
+from benchmarks.rescoring import GONE, OTHER_RULER
 from wavedp.dp.errors import UserError
 from wavedp.wavelet.generator import DPWavelet
 
@@ -209,6 +211,115 @@ def test_a_caption_metric_says_nothing_of_a_method_without_captions(
     monkeypatch.setattr(DPWavelet, "conditioning", "none")
     assert run.main(command(place, metrics="fd_toy,clip_toy")) == 0
     assert records(place) == before
+
+
+def changed(tmp_path: Path, **changes: Any) -> None:
+    """The records of a run, as if their ``fd_toy`` had been taken by another ruler."""
+    for file in (tmp_path / "results" / "smoke" / "records").iterdir():
+        content = json.loads(file.read_text())
+        content["metrics"]["fd_toy"] |= {"value": 1e6, **changes}
+        file.write_text(json.dumps(content))
+
+
+RULERS: list[dict[str, Any]] = [
+    {"protocol": "as it was"},
+    {"weights": {"yardstick": "0" * 64}},
+    {"n_reference": 7},
+]
+
+
+@pytest.mark.parametrize("ruler", RULERS, ids=["protocol", "weights", "reference"])
+def test_a_score_by_another_ruler_is_taken_anew(
+    ruler: dict[str, Any], place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the kept samples: no ledger is touched, and one column has one ruler."""
+    before, spent = records(place), ledgers(place)
+    changed(place)
+    assert run.main(command(place)) == 0  # another value by the same ruler is none of our business
+    assert all(r.metrics["fd_toy"].value == 1e6 for r in records(place).values())
+    changed(place, **ruler)
+    capsys.readouterr()
+    assert run.main(command(place)) == 0
+    after = records(place)
+    assert {row: r.metrics for row, r in after.items()} == {r: x.metrics for r, x in before.items()}
+    assert all(item.rescored[0].metrics == ["fd_toy"] for item in after.values())
+    assert ledgers(place) == spent
+    assert " ".join(capsys.readouterr().err.split()).count("rescored, fd_toy") == 4
+
+
+def test_a_score_by_another_ruler_stays_and_is_named_where_samples_are_gone(
+    drawn: Path, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed(place, protocol="as it was")
+    shutil.rmtree(place / "cache" / "samples")
+    assert run.main(command(place)) == 0
+    for item in records(place).values():
+        assert item.metrics["fd_toy"].protocol == "as it was"  # not to be had again
+        assert item.not_computed["fd_toy"].reason == OTHER_RULER
+    assert "4 cells not rescored" in " ".join(capsys.readouterr().err.split())
+    table = " ".join((place / "results" / "smoke" / "table.md").read_text().split())
+    assert "the number shown was taken by another ruler" in table
+    shutil.copytree(drawn / "cache" / "samples", place / "cache" / "samples")
+    assert run.main(command(place)) == 0
+    for item in records(place).values():
+        assert item.metrics["fd_toy"].protocol != "as it was"
+        assert item.not_computed == {}
+
+
+def test_a_score_stays_where_nothing_could_take_it_anew(
+    place: Path,
+    random_weights_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """A machine without the weights says nothing of the ruler of a recorded score."""
+    with monkeypatch.context() as patch:
+        fake_weights.use(random_weights_folder, patch)
+        assert run.main(command(place, metrics="fd_toy,lpips")) == 0
+    before = records(place)
+    for variable in ("WAVEDP_WEIGHTS", "HF_HUB_CACHE", "TORCH_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / "nothing"))
+    assert run.main(command(place, metrics="fd_toy,lpips")) == 0
+    assert records(place) == before
+
+
+def test_metrics_that_say_nothing_of_a_method_are_not_missing(
+    place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """To fetch CLIP for a method without captions would be in vain; FID it lacks."""
+    for variable in ("WAVEDP_WEIGHTS", "HF_HUB_CACHE", "TORCH_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / "nothing"))
+    monkeypatch.setattr("benchmarks.features._opened", {})
+    monkeypatch.setattr(DPWavelet, "conditioning", "none")
+    assert run.main(command(place, metrics="fd_toy,clip_score,lpips,fid")) == 0
+    assert all(set(item.not_computed) == {"fid"} for item in records(place).values())
+    monkeypatch.undo()
+    monkeypatch.chdir(Path(__file__).resolve().parents[2])
+    for variable in ("WAVEDP_WEIGHTS", "HF_HUB_CACHE", "TORCH_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / "nothing"))
+    monkeypatch.setattr(DPWavelet, "conditioning", "none")
+    fresh = command(tmp_path / "fresh", "suite.grid.row=[oracle]", metrics="fd_toy,clip_score,fid")
+    assert run.main(fresh) == 0
+    assert set(records(tmp_path / "fresh")["oracle"].not_computed) == {"fid"}
+
+
+def test_every_metric_is_composed_once_for_all_cells(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hydra takes longer than a look at all records."""
+    names = ["fd_toy", "clip_toy", "prdc_toy", "spectral"]
+    assert run.main(command(place, metrics=",".join(names))) == 0
+    configuration.load_choice.cache_clear()
+    real, composed = configuration.compose, []
+
+    def counting(overrides: Sequence[str]) -> Any:
+        composed.append(list(overrides))
+        return real(overrides)
+
+    monkeypatch.setattr(configuration, "compose", counting)
+    assert run.main(command(place, metrics=",".join(names))) == 0
+    asked = [one[0] for one in composed if one[0].startswith("+metric=")]
+    assert sorted(asked) == sorted(f"+metric={name}" for name in names)
 
 
 # One table, one set of prompts --------------------------------------------------------------

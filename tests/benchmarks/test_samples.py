@@ -65,6 +65,20 @@ def test_nothing_is_found_before_it_is_kept(tmp_path: Path) -> None:
     samples.discard()  # also where there is nothing
 
 
+def test_the_picture_is_of_what_was_written_last(tmp_path: Path) -> None:
+    """Picture and samples change together: a run that fails in between changes neither."""
+    samples, strip = kept(tmp_path, seed=0)
+    before = strip.read_bytes()
+    samples.write(drawn(1).split(7), COUNT, SIDE)
+    assert samples.open(COUNT, strip) is not None
+    assert strip.read_bytes() == before
+    samples.show(strip)
+    assert samples.open(COUNT, strip) is None  # of the earlier run, which they are not
+    samples.keep()
+    assert samples.open(COUNT, strip) is not None
+    assert [path.name for path in strip.parent.iterdir() if path.is_file()] == [strip.name]
+
+
 def test_samples_of_another_run_are_not_taken(tmp_path: Path) -> None:
     """Two suites may have a cell of one identity, each with its own noise."""
     samples, first = kept(tmp_path, seed=0)

@@ -152,6 +152,23 @@ def test_works_without_privacy_too(method, cache, tmp_path):
     assert trainer.spent().epsilon == float("inf")
 
 
+def test_neither_drawing_nor_the_oracle_changes_anything(method, cache):
+    """Both see what no ledger knows of: captions, and real images of the evaluation side."""
+    generator = build(method)
+    before = {name: tensor.clone() for name, tensor in everything_in(generator).items()}
+    records = ToyFaces(private_records=8, evaluation_records=40, cache_dir=cache).evaluation()
+    generator.oracle(torch.tensor(records.images[:40]))
+    samples(generator)
+    after = everything_in(generator)
+    assert before.keys() == after.keys()
+    assert not [name for name in before if not torch.equal(before[name], after[name])]
+
+
+def everything_in(generator):
+    """Parameters and buffers, also those that no checkpoint holds."""
+    return dict(itertools.chain(generator.named_parameters(), generator.named_buffers()))
+
+
 def test_the_oracle_resembles_its_input(method, cache):
     generator = build(method)
     records = ToyFaces(private_records=8, evaluation_records=20, cache_dir=cache).evaluation()

@@ -1,6 +1,7 @@
 """What a release must not give away, and what a training must not see or mix up."""
 
 import json
+import math
 import os
 
 import numpy as np
@@ -270,7 +271,7 @@ def test_a_stream_does_not_show_its_key():
 # Attempts ---------------------------------------------------------------------------------
 
 
-def attempt(ledger, kept, stop=None, **settings):
+def attempt(ledger, kept, stop=None, loss=squares, **settings):
     """A training in a notebook: the ledger stays open; it may be interrupted."""
 
     def steps(steps, label):
@@ -283,8 +284,37 @@ def attempt(ledger, kept, stop=None, **settings):
     model = nn.Linear(3, 1)
     trainer = Trainer(plan(steps=6), ledger=ledger, checkpoints=kept, progress=steps, **settings)
     sealed = PrivateRecords(vectors(), name="toy", records=100)
-    trainer.fit(model, squares, sealed, torch.optim.SGD(model.parameters(), lr=0.1))
+    trainer.fit(model, loss, sealed, torch.optim.SGD(model.parameters(), lr=0.1))
     return model.weight.detach()
+
+
+@pytest.mark.parametrize("engine", ["bookkeeping", "two_pass"])
+def test_draws_that_rarely_matter_do_not_make_a_loss_depend_on_its_company(engine):
+    """Of two dropouts over three features most draws change nothing."""
+    model = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.1), nn.Dropout(0.1), nn.Linear(3, 1))
+
+    def loss(module, batch):
+        return module(batch["x"]).square().sum(1)
+
+    for seed in range(40):
+        torch.manual_seed(seed)
+        tested = make_engine(engine, model, loss, 1.0)
+        tested.add({"x": torch.randn(5, 3)}, torch.ones(5, dtype=torch.bool))
+
+
+def test_parameters_in_another_memory_layout_are_released(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    assert not model.weight.is_contiguous()
+    sealed = PrivateRecords({"x": torch.randn(100, 3, 5, 5)}, name="toy", records=100)
+    trainer = Trainer(plan(steps=2), ledger=Ledger(tmp_path / "l.jsonl", plan().budget))
+
+    def loss(module, batch):
+        return module(batch["x"]).square().sum((1, 2, 3))
+
+    before = model.weight.detach().clone()
+    trainer.fit(model, loss, sealed, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert not torch.equal(before, model.weight)
 
 
 def test_an_interrupted_training_goes_on_in_the_same_process(tmp_path):
@@ -294,6 +324,78 @@ def test_an_interrupted_training_goes_on_in_the_same_process(tmp_path):
     attempt(ledger, kept)
     assert ledger.counts == {plan().event: 6}
     assert len(ledger.path.read_text().splitlines()) == 7
+
+
+def test_a_step_whose_charge_failed_is_charged_when_it_is_taken(tmp_path, monkeypatch):
+    """A full disk at the fourth step: the next attempt in this process pays for it."""
+    ledger, kept = Ledger(tmp_path / "l.jsonl", plan().budget), Checkpoints(tmp_path / "kept", 2)
+    real, calls = os.fsync, []
+
+    def full(number):
+        calls.append(number)
+        if number == ledger._file.fileno() and calls.count(number) == 4:
+            raise OSError(28, "No space left on device")
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="No space left"):
+        attempt(ledger, kept)
+    assert ledger.counts == {plan().event: 3}
+    attempt(ledger, kept)
+    assert ledger.counts == {plan().event: 6}
+    assert len(ledger.path.read_text().splitlines()) == 7
+
+
+def test_an_interruption_does_not_free_the_noise_of_other_queries(tmp_path):
+    """Two sums with one noise differ by what is in them and nothing else."""
+    ledger, kept = (
+        Ledger(tmp_path / "l.jsonl", Budget(math.inf, 1e-5)),
+        Checkpoints(tmp_path / "k", 2),
+    )
+    sealed = PrivateRecords({"x": torch.ones(10, 4)}, name="toy", records=10)
+    settings = {"size": 4, "clip": 1.0, "noise_multiplier": 1.0, "ledger": ledger, "noise_seed": 1}
+    noisy_sum(sealed, lambda rows: torch.as_tensor(rows["x"]), **settings)
+    with pytest.raises(KeyboardInterrupt):
+        attempt(ledger, kept, stop=3)
+    with pytest.raises(UserError, match="noise that another one has used"):
+        noisy_sum(sealed, lambda rows: 0.9 * torch.as_tensor(rows["x"]), **settings)
+
+
+@pytest.mark.parametrize("change", ["micro_batch", "loss"])
+def test_a_step_that_is_taken_again_otherwise_is_refused(tmp_path, change):
+    """Its noise is that of a step whose result may have been seen: the difference has none."""
+    scale = [1.0]
+
+    def loss(module, batch):
+        noise = torch.rand(len(batch["x"]))
+        return scale[0] * noise * squares(module, batch)
+
+    ledger, kept = Ledger(tmp_path / "l.jsonl", plan().budget), Checkpoints(tmp_path / "kept", 2)
+    with pytest.raises(KeyboardInterrupt):
+        attempt(ledger, kept, stop=3, loss=loss)
+    changed = {"micro_batch": 7} if change == "micro_batch" else {}
+    scale[0] = 1.0 if changed else 0.5
+    with pytest.raises(UserError, match="computed otherwise"):
+        attempt(ledger, kept, loss=loss, **changed)
+    scale[0] = 1.0
+    attempt(ledger, kept, loss=loss)
+    assert ledger.counts == {plan().event: 6}
+
+
+def test_a_changed_method_does_not_continue_a_checkpoint(tmp_path):
+    """A loss that is a method is known by the file it is written in, as a function is."""
+    from wavedp.dp.trainer import _written_in
+
+    class Losses:
+        def loss(self, module, batch):
+            return squares(module, batch)
+
+        def __call__(self, module, batch):
+            return squares(module, batch)
+
+    assert _written_in(Losses().loss) is Losses.loss
+    assert _written_in(Losses()) is Losses
+    assert _written_in(squares) is squares
 
 
 def test_an_attempt_that_did_not_start_does_not_stand_in_the_way(tmp_path):

@@ -65,18 +65,18 @@ MUTANTS = [
         trap=28,
         what="the gradient norm is logged",
         file=TRAINER,
-        old="            training.release(step, parameters)\n",
-        new="            norms = [t.norm() for t in training._engine.sums.values()]\n"
-        "            __import__('logging').getLogger('wavedp').debug('gradients %s', norms)\n"
-        "            training.release(step, parameters)\n",
+        old="                training.add_noise(step)\n",
+        new="                norms = [t.norm() for t in training._engine.sums.values()]\n"
+        "                __import__('logging').getLogger('wavedp').debug('gradients %s', norms)\n"
+        "                training.add_noise(step)\n",
         tests=(f"{SEEN}[bookkeeping]", f"{SEEN}[two_pass]", f"{SEEN}[per_example]"),
     ),
     Mutant(
         trap=28,
         what="the ledger names the realised batch",
         file=TRAINER,
-        old="self.ledger.charge(self.plan.event, label, ",
-        new="self.ledger.charge(self.plan.event, "
+        old="ledger.charge(self.plan.event, label, ",
+        new="ledger.charge(self.plan.event, "
         "f'{label}, {len(training._batches.at(step))} records', ",
         tests=(f"{SEEN}[bookkeeping]",),
     ),
@@ -84,10 +84,10 @@ MUTANTS = [
         trap=28,
         what="the trainer counts the micro-batches",
         file=TRAINER,
-        old="            training.release(step, parameters)\n",
-        new="            parts = -(-len(training._batches.at(step)) // int(training._size))\n"
-        "            self.parts = getattr(self, 'parts', 0) + parts\n"
-        "            training.release(step, parameters)\n",
+        old="                training.add_noise(step)\n",
+        new="                parts = -(-len(training._batches.at(step)) // int(training._size))\n"
+        "                self.parts = getattr(self, 'parts', 0) + parts\n"
+        "                training.add_noise(step)\n",
         tests=(f"{SEEN}[bookkeeping]",),
     ),
     Mutant(
@@ -160,10 +160,10 @@ MUTANTS = [
         trap=33,
         what="training stops where gradients vanish",
         file=TRAINER,
-        old="            training.release(step, parameters)\n",
-        new="            if not any(total.any() for total in training._engine.sums.values()):\n"
-        "                break\n"
-        "            training.release(step, parameters)\n",
+        old="                training.add_noise(step)\n",
+        new="                if not any(total.any() for total in training._engine.sums.values()):\n"
+        "                    break\n"
+        "                training.add_noise(step)\n",
         tests=(f"{CHOICE}[nothing to learn]",),
     ),
     Mutant(

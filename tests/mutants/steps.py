@@ -20,8 +20,11 @@ MUTANTS = [
         trap=1,
         what="the divisor is the number of records drawn",
         file=TRAINER,
-        old="div_(self._plan.expected_batch)",
-        new="div_(max(1, len(self._batches.at(step))))",
+        old="                training.release(parameters)\n",
+        new="                training.release(parameters)\n"
+        "                drawn = max(1, len(training._batches.at(step)))\n"
+        "                for parameter in parameters.values():\n"
+        "                    parameter.grad.mul_(self.plan.expected_batch / drawn)\n",
         tests=(f"{POISSON}[100]",),
     ),
     Mutant(
@@ -61,8 +64,8 @@ MUTANTS = [
         trap=5,
         what="sums are reset while the gradients still share their memory",
         file=TRAINER,
-        old="            training.release(step, parameters)\n",
-        new="            training.release(step, parameters)\n            training.clear()\n",
+        old="                training.release(parameters)\n",
+        new="                training.release(parameters)\n                training.clear()\n",
         tests=(f"{APART}[0.0-moved0]",),
     ),
     Mutant(
@@ -77,19 +80,19 @@ MUTANTS = [
         trap=6,
         what="an empty batch adds no noise",
         file=TRAINER,
-        old="            training.release(step, parameters)\n",
-        new="            if not any(total.any() for total in training._engine.sums.values()):\n"
-        "                continue\n"
-        "            training.release(step, parameters)\n",
+        old="                training.add_noise(step)\n",
+        new="                if not any(total.any() for total in training._engine.sums.values()):\n"
+        "                    continue\n"
+        "                training.add_noise(step)\n",
         tests=(EMPTY,),
     ),
     Mutant(
         trap=6,
         what="an empty batch is not charged",
         file=TRAINER,
-        old="            if private and self.ledger is not None:\n                tag",
-        new="            if private and any(t.any() for t in training._engine.sums.values()):\n"
-        "                tag",
+        old="                training.add_noise(step)\n                if private:\n",
+        new="                empty = not any(t.any() for t in training._engine.sums.values())\n"
+        "                training.add_noise(step)\n                if private and not empty:\n",
         tests=(EMPTY,),
     ),
     Mutant(
@@ -105,17 +108,17 @@ MUTANTS = [
         trap=7,
         what="the first rank adds no noise where it has no records",
         file=TRAINER,
-        old="        if self._world.leads:\n",
-        new="        if self._world.leads and any(total.any() for total in sums.values()):\n",
+        old="        if self.world.leads:\n",
+        new="        if self.world.leads and any(t.any() for t in self._engine.sums.values()):\n",
         tests=(f"{RANKS}test_every_rank_takes_every_step_with_empty_and_unequal_parts",),
     ),
     Mutant(
         trap=7,
         what="a rank without records does not apply the step",
         file=TRAINER,
-        old="        self._world.spread(sums.values())\n",
+        old="        self.world.spread(sums.values())\n",
         new="        empty = not any(total.any() for total in sums.values())\n"
-        "        self._world.spread(sums.values())\n"
+        "        self.world.spread(sums.values())\n"
         "        for total in sums.values():\n"
         "            total.mul_(not empty)\n",
         tests=(f"{RANKS}test_every_rank_takes_every_step_with_empty_and_unequal_parts",),
@@ -175,18 +178,18 @@ MUTANTS = [
         trap=14,
         what="sums, and the noise on them, in the type of a bfloat16 model",
         file="wavedp/dp/clipping/__init__.py",
-        old="full(torch.zeros_like(p.detach()))",
-        new="torch.zeros_like(p.detach())",
+        old="full(torch.zeros_like(p.detach(), memory_format=torch.contiguous_format))",
+        new="torch.zeros_like(p.detach(), memory_format=torch.contiguous_format)",
         tests=(f"{TRAPS}test_noise_is_as_fine_as_float32_and_so_are_the_sums_of_a_bfloat16_model",),
     ),
     Mutant(
         trap=20,
         what="every rank adds the same noise",
         file=TRAINER,
-        old="        self._world.add_up(sums)\n",
-        new="        if not self._world.leads:\n"
-        "            self.noise.add_to(sums, step)\n"
-        "        self._world.add_up(sums)\n",
+        old="        self.world.add_up(self._engine.sums)\n",
+        new="        if not self.world.leads:\n"
+        "            self.noise.add_to(self._engine.sums, step)\n"
+        "        self.world.add_up(self._engine.sums)\n",
         tests=(f"{RANKS}test_the_noise_is_there_once_whatever_the_number_of_ranks",),
     ),
     Mutant(
@@ -194,7 +197,7 @@ MUTANTS = [
         what="noise is divided by the root of the number of ranks",
         file=TRAINER,
         old='GaussianNoise(self._std, streams["noise"])',
-        new='GaussianNoise(self._std / self._world.size**0.5, streams["noise"])',
+        new='GaussianNoise(self._std / self.world.size**0.5, streams["noise"])',
         tests=(f"{RANKS}test_the_noise_is_there_once_whatever_the_number_of_ranks",),
     ),
     Mutant(
@@ -209,8 +212,8 @@ MUTANTS = [
         trap=21,
         what="a resumed run draws the noise of its first steps again",
         file=TRAINER,
-        old="training.release(step, parameters)",
-        new="training.release(step - start, parameters)",
+        old="training.add_noise(step)",
+        new="training.add_noise(step - start)",
         tests=(RESUMED,),
     ),
     Mutant(
@@ -233,7 +236,7 @@ MUTANTS = [
         trap=21,
         what="a step that is taken again with other noise counts as paid",
         file="wavedp/dp/ledger.py",
-        old="if replay and self.paid(event, what, noise):",
+        old="if noise is not None and replay and self.paid(event, what, noise):",
         new="if any(n for key, n in self._earlier.items() if key[:2] == (what, event)):",
         tests=(
             "tests/dp/test_resume.py::test_a_replay_without_the_identical_noise_is_charged_again",
@@ -243,12 +246,12 @@ MUTANTS = [
         trap=22,
         what="a charge for every micro-batch",
         file=TRAINER,
-        old="                self.ledger.charge(self.plan.event, label, tag, ",
-        new="                for part in micro_batches(\n"
-        "                    training._batches.at(step), int(training._size), False\n"
-        "                )[1:]:\n"
-        "                    self.ledger.charge(self.plan.event, label, f'{tag} {part.index[0]}')\n"
-        "                self.ledger.charge(self.plan.event, label, tag, ",
+        old="        training.world.together(\n",
+        new="        for part in micro_batches(\n"
+        "            training._batches.at(step), int(training._size), False\n"
+        "        )[1:]:\n"
+        "            ledger.charge(self.plan.event, label, f'{tag} {part.index[0]}')\n"
+        "        training.world.together(\n",
         tests=(STEPS,),
     ),
     Mutant(

@@ -47,7 +47,10 @@ class Computing:
 
     @property
     def identity(self) -> str:
-        """What changes results a little, for a checkpoint to compare; any GPU will do."""
+        """What changes results a little, for a checkpoint to compare.
+
+        Not the model of GPU, which may change them, too: see :mod:`wavedp.dp.resume`.
+        """
         names = [module.__name__ for module in self.recompute]
         return f"{self.device.type} amp={self.amp} compile={self.compile} {self.views} {names}"
 

@@ -7,7 +7,7 @@ A rank without records takes part like any other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,6 +15,8 @@ import numpy as np
 import torch
 import torch.distributed
 from torch import Tensor
+
+from wavedp.dp.errors import UserError
 
 Value = TypeVar("Value")
 
@@ -61,6 +63,24 @@ class World:
         values: list[Any] = [None] * self.size
         torch.distributed.all_gather_object(values, value)
         return values
+
+    def together(self, work: Callable[[], Value]) -> Value:
+        """Do this rank's work; if it fails on one rank it fails on all, so that none waits.
+
+        Raises:
+            UserError: this rank's, or another's.
+        """
+        error: UserError | None = None
+        try:
+            result = work()
+        except UserError as raised:
+            error = raised
+        others = self.all(None if error is None else str(error))
+        if error is not None:
+            raise error
+        if any(others):
+            raise UserError(next(text for text in others if text))
+        return result
 
     def agreed(self, value: Value) -> Value:
         """The first rank's value, on every rank."""

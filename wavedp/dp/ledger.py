@@ -13,6 +13,7 @@ import json
 import math
 import os
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -42,6 +43,7 @@ class Ledger:
         self._affordable: Counter[Event] = Counter()
         self._earlier: Counter[tuple[str, Event, str]] = Counter()
         self._here: dict[str, tuple[str, Event, str]] = {}
+        self._releases: dict[str, int] = {}
         self._file: BinaryIO | None = None
         header = {"ledger": FORMAT, **_budget_as_json(budget)}
         if writes:
@@ -123,7 +125,13 @@ class Ledger:
         return self._earlier[what, event, noise] > 0
 
     def charge(
-        self, event: Event, what: str, noise: str | None = None, *, replay: bool = False
+        self,
+        event: Event,
+        what: str,
+        noise: str | None = None,
+        *,
+        replay: bool = False,
+        release: int | None = None,
     ) -> None:
         """Write one query down. Only after this returns may its result be released.
 
@@ -133,10 +141,12 @@ class Ledger:
             replay: whether this run continues from a checkpoint of the one that may have paid. It
                 repeats the steps after it: the same sums with the identical noise are the same
                 release, and cost nothing again.
+            release: a number that tells what is to be released, noise included, from anything else.
+                What this process has already computed with the same noise must have the same one.
 
         Raises:
             UserError: the query would pass the target, the same noise was used before in this
-                process, or the disk does not take it; nothing was written.
+                process for something else, or the disk does not take it; nothing was written.
         """
         if noise is not None:
             if noise in self._here:
@@ -144,22 +154,32 @@ class Ledger:
                     f"The query {what!r} would use noise that another one has used, and their "
                     "difference would have none; give it another name or noise_seed."
                 )
+            if self._releases.get(noise, release) != release:
+                raise UserError(
+                    f"The query {what!r} was computed otherwise before it was interrupted (another "
+                    "micro-batch, loss, schedule or an inexact device), and the difference of the "
+                    "two would have no noise; go on with what it was, or restart the process, "
+                    "which forgets the weights of the interrupted run."
+                )
+        if noise is not None and replay and self.paid(event, what, noise):
+            self._earlier[what, event, noise] -= 1
+        else:
+            wanted = self.counts + Counter({event: 1})
+            if any(wanted[e] > self._affordable[e] for e in wanted):
+                self._refuse_above_target(wanted)
+                self._affordable = wanted
+            line = {"query": what, **event.as_dict()}
+            self._write(line if noise is None else {**line, "noise": noise})
+            self.counts = wanted
+        if noise is not None:
             self._here[noise] = what, event, noise
-            if replay and self.paid(event, what, noise):
-                self._earlier[what, event, noise] -= 1
-                return
-        wanted = self.counts + Counter({event: 1})
-        if any(wanted[e] > self._affordable[e] for e in wanted):
-            self._refuse_above_target(wanted)
-            self._affordable = wanted
-        line = {"query": what, **event.as_dict()}
-        self._write(line if noise is None else {**line, "noise": noise})
-        self.counts = wanted
+            if release is not None:
+                self._releases[noise] = release
 
-    def interrupted(self) -> None:
-        """What was charged with named noise may be replayed: the run that did it has ended."""
-        self._earlier.update(self._here.values())
-        self._here.clear()
+    def interrupted(self, noises: Iterable[str]) -> None:
+        """What was charged with these noises may be replayed: the training that did it ended."""
+        ended = [self._here.pop(noise) for noise in noises if noise in self._here]
+        self._earlier.update(ended)
 
     def spent(self) -> Spent:
         """Epsilon of everything written so far, on the fine grid."""

@@ -2,8 +2,10 @@
 
 What a training needs to go on from a logical step: weights, optimizer, average, the step, and the
 keys of its random streams. A step that is replayed has the same weights, batch and noise as the
-first time, hence the same release, for which the ledger was charged. Without the keys (they were
-deleted, or the training had ended) the streams are new ones and the steps are charged again.
+first time, hence the same release, for which the ledger was charged; within one process, where the
+first one may have been seen, the ledger checks that it is the same. In another process the first
+one is gone: what was not written was not released. Without the keys (they were deleted, or the
+training had ended) the streams are new ones and the steps are charged again.
 """
 
 from __future__ import annotations

@@ -65,7 +65,8 @@ class Trainer:
         progress: wraps the steps for display.
 
     Attributes:
-        train_seconds: of all trainings so far.
+        train_seconds: of the steps that were taken by this object.
+        resumed: whether a training went on from a checkpoint, so that these are not all its steps.
         peak_memory_mb: of the process on a CPU, of tensors on a GPU, at the end of the last one.
     """
 
@@ -92,7 +93,7 @@ class Trainer:
         self.ledger = ledger
         self.device = torch.device(device)
         self.computing = Computing(self.device, amp, compile, views, recompute)
-        self.train_seconds = 0.0
+        self.train_seconds, self.resumed = 0.0, False
         self.peak_memory_mb = 0.0
         self.checkpoints = checkpoints
         self.progress = progress
@@ -104,7 +105,7 @@ class Trainer:
         self._engine, self._ema_decay = engine, ema_decay
         self._micro_batch, self._pad = micro_batch, pad or compile
         self._seeds = {"noise": noise_seed, "sampling": sampling_seed}
-        self._trainings, self._public_seed = 0, 0
+        self._trainings, self._steps, self._public_seed = 0, 0, 0
 
     def fit(
         self,
@@ -138,12 +139,7 @@ class Trainer:
         devices = [self.device] if self.device.type == "cuda" else []
         # The draws within are a step's own; what the caller draws afterwards must not show them.
         with torch.random.fork_rng(devices=devices):
-            try:
-                self._fit(model, per_example_loss, records, optimizer, schedule, label)
-            except BaseException:
-                if private and self.ledger is not None:
-                    self.ledger.interrupted()
-                raise
+            self._fit(model, per_example_loss, records, optimizer, schedule, label)
         self._trainings += 1
 
     def _fit(
@@ -177,34 +173,37 @@ class Trainer:
             self._reserve(training, start, label, resumable.replays)
         rates = resumable.rates
         began = time.perf_counter()
-        for step in self.progress(range(start, self.plan.steps), label):
-            if schedule is not None:
-                for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                    group["lr"] = rate * schedule(step / self.plan.steps)
-            training.add(step, private)
-            if private and self.ledger is not None:
-                tag = training.noise.stream.tag(step)
-                self.ledger.charge(self.plan.event, label, tag, replay=resumable.replays)
-            training.release(step, parameters)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            training.clear()
-            resumable.advance(step + 1, last=step + 1 == self.plan.steps)
+        with self._replayable(training, private):
+            for step in self.progress(range(start, self.plan.steps), label):
+                if schedule is not None:
+                    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                        group["lr"] = rate * schedule(step / self.plan.steps)
+                training.add(step, private)
+                training.add_noise(step)
+                if private:
+                    self._charge(training, step, label, resumable.replays)
+                training.release(parameters)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                training.clear()
+                resumable.advance(step + 1, last=step + 1 == self.plan.steps)
         resumable.finish()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.train_seconds += time.perf_counter() - began
+        self._steps += self.plan.steps - start
+        self.resumed |= start > 0
         self.peak_memory_mb = peak_bytes(self.device) / 2**20
 
     @property
     def examples(self) -> int:
-        """Records seen in expectation, T x E[batch]: public, unlike the realised number."""
-        return self.plan.steps * self.plan.expected_batch
+        """Records seen in expectation, steps x E[batch]: public, unlike the realised number."""
+        return self._steps * self.plan.expected_batch
 
     @property
     def examples_per_s(self) -> float:
         """Expected records per second of training so far."""
-        return self._trainings * self.examples / max(self.train_seconds, 1e-9)
+        return self.examples / max(self.train_seconds, 1e-9)
 
     def sensitivity(self, model: nn.Module) -> float:
         """The most by which one record can move a released sum, rounding included.
@@ -273,8 +272,27 @@ class Trainer:
             "engine": self._engine,
             "computing": self.computing.identity,
             "average": self._ema_decay,
-            "code": code_version(type(model), loss if inspect.isfunction(loss) else type(loss)),
+            "code": code_version(type(model), _written_in(loss)),
         }
+
+    def _charge(self, training: _Training, step: int, label: str, replays: bool) -> None:
+        """Write the step down, on the first rank; only then may anything of it be seen."""
+        ledger, tag, release = self.ledger, training.noise.stream.tag(step), training.mark()
+        assert ledger is not None
+        training.world.together(
+            lambda: ledger.charge(self.plan.event, label, tag, replay=replays, release=release)
+        )
+
+    @contextmanager
+    def _replayable(self, training: _Training, private: bool) -> Iterator[None]:
+        """If steps are interrupted, a later attempt may take them again."""
+        try:
+            yield
+        except BaseException:
+            if private and self.ledger is not None:
+                stream = training.noise.stream
+                self.ledger.interrupted(stream.tag(step) for step in range(self.plan.steps))
+            raise
 
     def _reserve(self, training: _Training, start: int, label: str, replays: bool) -> None:
         assert self.ledger is not None
@@ -296,14 +314,13 @@ class _Training:
         world: World,
     ) -> None:
         plan, computing = trainer.plan, trainer.computing
-        self._plan, self._computing, self._world = plan, computing, world
+        self._plan, self._computing, self.world = plan, computing, world
         self._model, self._columns = model, columns
         loss = computing.loss(per_example_loss)
-        self._buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         self._std = trainer.gradient_noise(model) * plan.expected_batch
         self._size, self._pad = trainer._micro_batch, trainer._pad
         if self._size == "auto":
-            with computing.recomputing(model), self._as_before():
+            with computing.recomputing(model), buffers_as_before(model):
                 passes = replace(computing.passes, compiled=False)
                 probed = make_engine(trainer._engine, model, loss, plan.clip, passes)
                 self._size = largest_micro_batch(
@@ -314,7 +331,9 @@ class _Training:
         self._engine = make_engine(trainer._engine, model, loss, plan.clip, computing.passes)
 
     def draw_from(self, streams: Mapping[str, Stream]) -> None:
-        """Use these streams for batches, noise and the model's own draws."""
+        """Use these streams for batches, noise and the model's own draws, from here on."""
+        # Not earlier: a checkpoint may have brought others than the model was given with.
+        self._buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
         size = len(next(iter(self._columns.values())))
         self._batches = self._plan.batches(size, streams["sampling"])
         self._draws, self.noise = streams["model"], GaussianNoise(self._std, streams["noise"])
@@ -325,34 +344,42 @@ class _Training:
         Raises:
             UserError: on this rank or another one, so that none waits for the others.
         """
-        error: UserError | None = None
-        try:
+
+        def work() -> None:
             with self._with_still_buffers() if private else nullcontext():
                 self._add(step)
-        except UserError as raised:
-            error = raised
-        others = self._world.all(None if error is None else str(error))
-        if error is not None:
-            raise error
-        if any(others):
-            raise UserError(next(text for text in others if text))
+
+        self.world.together(work)
 
     def _add(self, step: int) -> None:
-        torch.manual_seed(self._draws.seed(step) + self._world.rank)
-        rows = self._world.part(self._batches.at(step))
+        torch.manual_seed(self._draws.seed(step) + self.world.rank)
+        rows = self.world.part(self._batches.at(step))
         device = self._computing.device
         with self._computing.recomputing(self._model), exact_products(device):
             for micro in micro_batches(rows, int(self._size), self._pad):
                 batch = {k: v[micro.index].to(device) for k, v in self._columns.items()}
                 self._engine.add(batch, micro.mask.to(device))
 
-    def release(self, step: int, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Turn the sums into released mean gradients. Only after the ledger was charged."""
+    def add_noise(self, step: int) -> None:
+        """Add the sums up at the first rank, and the step's noise to them."""
+        self.world.add_up(self._engine.sums)
+        if self.world.leads:
+            self.noise.add_to(self._engine.sums, step)
+
+    def mark(self) -> int | None:
+        """A number that tells these noisy sums from others; None on ranks that have none."""
+        if not self.world.leads:
+            return None
+        bits = {4: torch.int32, 8: torch.int64}
+        sums = self._engine.sums.values()
+        # Of the bits, so that the order of adding them up does not matter.
+        found = [total.view(bits[total.element_size()]).sum() for total in sums]
+        return hash(tuple(torch.stack(found).tolist()))
+
+    def release(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Turn the noisy sums into mean gradients. Only after the ledger was charged."""
         sums = self._engine.sums
-        self._world.add_up(sums)
-        if self._world.leads:
-            self.noise.add_to(sums, step)
-        self._world.spread(sums.values())
+        self.world.spread(sums.values())
         for name, parameter in parameters.items():
             parameter.grad = sums[name].div_(self._plan.expected_batch).to(parameter.dtype)
 
@@ -360,15 +387,6 @@ class _Training:
         """Forget the sums of the step, which were the gradients until now."""
         for total in self._engine.sums.values():
             total.zero_()
-
-    @contextmanager
-    def _as_before(self) -> Iterator[None]:
-        """Undo what happens to buffers meanwhile."""
-        try:
-            yield
-        finally:
-            for name, buffer in self._model.named_buffers():
-                buffer.data.copy_(self._buffers[name])
 
     @contextmanager
     def _with_still_buffers(self) -> Iterator[None]:
@@ -394,6 +412,23 @@ class _Training:
                     "average, a codebook): nothing would bound what it keeps of them; put that "
                     "module in eval mode or freeze it."
                 )
+
+
+def _written_in(loss: PerExampleLoss) -> object:
+    """What has the source of a loss: a function, a method's function, or a callable's class."""
+    function = inspect.unwrap(getattr(loss, "__func__", loss))
+    return function if inspect.isfunction(function) else type(loss)
+
+
+@contextmanager
+def buffers_as_before(model: nn.Module) -> Iterator[None]:
+    """Undo what happens to buffers meanwhile."""
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        yield
+    finally:
+        for name, buffer in model.named_buffers():
+            buffer.data.copy_(before[name])
 
 
 def _tensors(columns: Mapping[str, Any], label: str) -> dict[str, Tensor]:

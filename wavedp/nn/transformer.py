@@ -115,9 +115,9 @@ class Transformer(nn.Module):
         nn.init.normal_(self.positions.weight, std=0.02)
         initialise(self.blocks)
 
-    def cache(self, rows: int, device: torch.device) -> Cache:
-        """An empty cache for ``rows`` sequences."""
-        length, width = self.positions.weight.shape
+    def cache(self, rows: int, length: int, device: torch.device) -> Cache:
+        """An empty cache for ``rows`` sequences of at most ``length`` positions."""
+        width = self.positions.weight.shape[1]
         return Cache(len(self.blocks), rows, self.heads, length, width // self.heads, device)
 
     def forward(self, x: Tensor, cache: Cache | None = None) -> Tensor:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavedp.nn.fingerprint import fingerprint
 from wavedp.nn.images import to_float
 from wavedp.nn.text import TextEncoder
 from wavedp.wavelet.tokenizer import SpectralTokenizer
@@ -31,7 +30,7 @@ class TokenEncoder:
     @property
     def key(self) -> str:
         """Names this function for a store; raise its number when the encoding changes."""
-        return f"TokenEncoder 2 {fingerprint(self.tokenizer)} scales={self.scales}"
+        return f"TokenEncoder 3 {self.tokenizer.key} scales={self.scales}"
 
     @torch.no_grad()
     def __call__(self, columns: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -55,7 +54,7 @@ class CaptionEncoder:
     @property
     def key(self) -> str:
         """Names this function for a store; raise its number when the encoding changes."""
-        return f"CaptionEncoder 2 {self.text.key} captions={self.captions}"
+        return f"CaptionEncoder 3 {self.text.key} captions={self.captions}"
 
     def __call__(self, columns: Mapping[str, Any]) -> dict[str, Tensor]:
         lists = columns["captions"]

@@ -57,10 +57,12 @@ class DPWavelet(nn.Module):
         check_factor(upsampler, tokenizer.side(private_scales), self.resolution)
 
     @property
-    def stages(self) -> tuple[str, ...]:
+    def stages(self) -> Mapping[str, tuple[str, ...]]:
         """See :class:`wavedp.protocol.ImageGenerator`. Published upsamplers are not trained."""
-        own = any(name.startswith("upsampler.") for name in self.state_dict())
-        return ("tokenizer", "prior", "upsampler") if own else ("tokenizer", "prior")
+        stages: dict[str, tuple[str, ...]] = {"tokenizer": (), "prior": ("tokenizer",)}
+        if any(name.startswith("upsampler.") for name in self.state_dict()):
+            stages["upsampler"] = ("tokenizer",)
+        return stages
 
     def pretrain(self, stage: str, public: Records, trainer: Trainer) -> None:
         """See :class:`wavedp.protocol.ImageGenerator`."""

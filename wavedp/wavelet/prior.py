@@ -12,6 +12,8 @@ Shapes: b rows, t tokens, C codes per token, K codebook entries, d width.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +21,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavedp.dp.errors import UserError
-from wavedp.nn.fingerprint import fingerprint
 from wavedp.nn.transformer import Transformer
 
 
@@ -32,7 +33,7 @@ class SpectralPrior(nn.Module):
         width, depth, heads: of the transformer.
     """
 
-    tokenizer_digest: Tensor
+    encoders: Tensor
 
     def __init__(
         self,
@@ -47,7 +48,8 @@ class SpectralPrior(nn.Module):
         heads: int = 4,
     ) -> None:
         super().__init__()
-        self.tokens_per_scale = tokens_per_scale
+        self.scales, self.tokens_per_scale = scales, tokens_per_scale
+        self.text_shape = (text_slots, text_width)
         self.codes, self.codebook_size = codes, codebook_size
         self.text = nn.Linear(text_width, width)
         # As the tokenizer: one set of tables for the approximation, one for all details.
@@ -60,24 +62,24 @@ class SpectralPrior(nn.Module):
         self.outputs = nn.ModuleList(nn.Linear(width, codebook_size) for _ in range(2 * codes))
         for embedding in self.embeddings:
             nn.init.normal_(embedding.get_parameter("weight"), std=0.02)
-        # Of the tokenizer whose codes it knows, so that it is never used with another's.
-        self.register_buffer("tokenizer_digest", torch.zeros(32, dtype=torch.uint8))
+        # Of the encoders whose codes and texts it knows, so that it is never used with others.
+        self.register_buffer("encoders", torch.zeros(32, dtype=torch.uint8))
 
-    def belong_to(self, tokenizer: nn.Module) -> None:
-        """Note whose codes it is trained on."""
-        self.tokenizer_digest.copy_(_digest(tokenizer))
+    def belong_to(self, *encoders: str) -> None:
+        """Note the keys of the tokenizer and the text encoder that it is trained with."""
+        self.encoders.copy_(_digest(encoders))
 
-    def check_tokenizer(self, tokenizer: nn.Module) -> None:
-        """Refuse codes that it was not trained on.
+    def check_encoders(self, *encoders: str) -> None:
+        """Refuse codes or texts that it was not trained on.
 
         Raises:
-            UserError: it was trained on the codes of other weights.
+            UserError: it was trained with others.
         """
-        known = self.tokenizer_digest.cpu()
-        if known.any() and not torch.equal(known, _digest(tokenizer)):
+        known = self.encoders.cpu()
+        if known.any() and not torch.equal(known, _digest(encoders)):
             raise UserError(
-                "The prior was trained on the codes of another tokenizer, whose codebooks differ; "
-                "use the checkpoints that were made together, or pretrain the prior again."
+                "The prior was trained on the codes of another tokenizer or with another text "
+                "encoder; use the checkpoints that were made together, or pretrain the prior again."
             )
 
     def freeze_above(self, scales: int) -> None:
@@ -161,7 +163,8 @@ class SpectralPrior(nn.Module):
         copies = 1 if guidance == 1.0 else 2
         if copies == 2:
             text = torch.cat([text, torch.zeros_like(text)])
-        cache = self.transformer.cache(len(text), text.device)
+        length = text.shape[1] + scales * self.tokens_per_scale
+        cache = self.transformer.cache(len(text), length, text.device)
         x = self.text(text)
         shape = (rows, scales * self.tokens_per_scale, self.codes)
         tokens = torch.zeros(shape, dtype=torch.int64, device=x.device)
@@ -205,7 +208,7 @@ class Draw:
             logits = without + self.guidance * (with_text - without)
         if self.temperature == 0:
             return logits.argmax(-1)
-        if self.top_k:
+        if 0 < self.top_k < logits.shape[-1]:
             threshold = logits.topk(self.top_k).values[:, -1:]
             logits = logits.masked_fill(logits < threshold, -torch.inf)
         probabilities = (logits / self.temperature).softmax(-1)
@@ -225,5 +228,6 @@ def nucleus(probabilities: Tensor, share: float) -> Tensor:
     return torch.zeros_like(probabilities).scatter(-1, order, ordered * (before < share))
 
 
-def _digest(tokenizer: nn.Module) -> Tensor:
-    return torch.tensor(list(bytes.fromhex(fingerprint(tokenizer))), dtype=torch.uint8)
+def _digest(keys: Sequence[str]) -> Tensor:
+    digest = hashlib.sha256("\n".join(keys).encode()).digest()
+    return torch.tensor(list(digest), dtype=torch.uint8)

@@ -19,9 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavedp.dp.errors import UserError
+from wavedp.nn.fingerprint import fingerprint
 from wavedp.nn.quantizer import Quantized, Quantizer
 from wavedp.wavelet.adtransformer import ADTransformer, Parted
 from wavedp.wavelet.transform import check_divisible, decompose, reconstruct
+
+LARGEST_CODEBOOK = 2**15
 
 
 class SpectralTokenizer(nn.Module):
@@ -64,8 +67,14 @@ class SpectralTokenizer(nn.Module):
                 f"A {grid}x{grid} token grid does not divide the {resolution >> levels} pixels of "
                 f"the LL band; change resolution, levels or grid."
             )
+        if not 0 < codebook_size <= LARGEST_CODEBOOK:
+            raise UserError(
+                f"codebook_size={codebook_size} must lie in 1..{LARGEST_CODEBOOK}: codes are kept "
+                "as 16-bit numbers."
+            )
         self.resolution, self.levels, self.grid = resolution, levels, grid
         self.codes, self.codebook_size = codes, codebook_size
+        self._settings = (resolution, levels, grid, heads, causal_encoder, causal_decoder)
         sizes = [self._patch_width(scale) for scale in range(self.scales)]
         self.enter = nn.ModuleList(nn.Linear(size, width) for size in sizes)
         shape = (heads, self.scales, self.tokens_per_scale)
@@ -77,6 +86,11 @@ class SpectralTokenizer(nn.Module):
         self.from_code = Parted(self.tokens_per_scale, lambda: nn.Linear(code_width, width))
         self.decoder = ADTransformer(width, decoder_depth, *shape, causal_decoder)
         self.leave = nn.ModuleList(nn.Linear(width, size) for size in sizes)
+
+    @property
+    def key(self) -> str:
+        """Names its codes: the digest of its weights and of all that is in no weight."""
+        return fingerprint(self, *self._settings)
 
     @property
     def scales(self) -> int:
@@ -123,7 +137,7 @@ class SpectralTokenizer(nn.Module):
         return torch.cat([book.encode(part) for book, part in rows], dim=1)
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """Tokens of the first s scales to the LL band there, as an image in [-1, 1].
+        """Tokens of the first s scales to the LL band there, as an image about in [-1, 1].
 
         Args:
             tokens: int64 ``[n, s N, C]`` with 1 <= s <= S.

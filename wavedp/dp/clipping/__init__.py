@@ -98,8 +98,11 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def zero_sums(model: nn.Module) -> dict[str, Tensor]:
-    """Zeros in the shapes of the trainable parameters, in float32 or better."""
-    return {name: full(torch.zeros_like(p.detach())) for name, p in trainable(model).items()}
+    """Zeros in the shapes of the trainable parameters, in float32 or better, without gaps."""
+    return {
+        name: full(torch.zeros_like(p.detach(), memory_format=torch.contiguous_format))
+        for name, p in trainable(model).items()
+    }
 
 
 def clip_factors(squared_norms: Tensor, mask: Tensor, clip: float) -> Tensor:

@@ -148,10 +148,7 @@ class Watch:
                 check_losses(losses, len(next(iter(company.values()))))
                 found.append(losses.float())
             # Other shapes draw other numbers: only a loss without any tells by its size.
-            again()
-            torch.rand((), device=found[0].device)
-            drawn = not torch.equal(self.loss(self.model, alone).float(), found[2])
-            again()
+            drawn = again()
         whole, *others = [losses.flatten()[0] for losses in (found[:2] if drawn else found)]
         for other in others:
             if bool(whole.isfinite() & ((whole - other).abs() > 0.02 * whole.abs() + 1e-6)):
@@ -392,11 +389,23 @@ def gradients_at(carriers: Sequence[Tensor], losses: Tensor) -> tuple[Tensor, ..
 
 
 @contextmanager
-def repeatable(model: nn.Module) -> Iterator[Callable[[], None]]:
-    """Gives a function after which the random draws since the start are drawn again."""
+def repeatable(model: nn.Module) -> Iterator[Callable[[], bool]]:
+    """Gives a function after which the random draws since the start are drawn again.
+
+    It says whether there have been any.
+    """
     device = next(model.parameters()).device
     state = _random_state(device)
-    yield lambda: _set_random_state(device, state)
+
+    def again() -> bool:
+        drawn = any(
+            now is not None and then is not None and not torch.equal(now, then)
+            for now, then in zip(_random_state(device), state, strict=True)
+        )
+        _set_random_state(device, state)
+        return drawn
+
+    yield again
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
