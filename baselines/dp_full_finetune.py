@@ -19,7 +19,7 @@ from wavedp.nn.images import to_float, to_uint8
 from wavedp.wavelet.prior import SpectralPrior
 from wavedp.wavelet.reports import report_prior, report_tokenizer
 from wavedp.wavelet.tokenizer import SpectralTokenizer
-from wavedp.wavelet.training import PriorTraining, TokenizerTraining, check_prompts
+from wavedp.wavelet.training import PriorTraining, TokenizerTraining, check_prompts, check_together
 
 
 class DPFullFinetune(nn.Module):
@@ -60,7 +60,7 @@ class DPFullFinetune(nn.Module):
 
     def check(self, prompts: Sequence[str]) -> None:
         """See :class:`wavedp.protocol.ImageGenerator`."""
-        self.prior.check_tokenizer(self.tokenizer)
+        check_together(self.prior, self.tokenizer, self._training.text)
         check_prompts(self._training.text, prompts)
 
     def finetune(self, private: PrivateRecords, trainer: Trainer) -> None:

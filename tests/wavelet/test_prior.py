@@ -9,7 +9,7 @@ from wavedp.dp import UserError
 from wavedp.nn.text import HashedText
 from wavedp.wavelet.prior import SpectralPrior, nucleus
 from wavedp.wavelet.tokenizer import SpectralTokenizer
-from wavedp.wavelet.training import check_prompts, next_token_loss
+from wavedp.wavelet.training import check_prompts, check_together, next_token_loss
 
 
 def stacked(prior, tokens, text):
@@ -135,17 +135,29 @@ def test_a_small_share_is_greedy(prior):
     assert torch.equal(prior.sample(text, 2, torch.Generator(), top_p=1e-6), greedy)
 
 
-def test_a_prior_knows_whose_codes_it_was_trained_on():
+def test_a_prior_knows_whose_codes_and_texts_it_was_trained_on():
     sizes = {"codes": 2, "codebook_size": 10, "width": 16, "heads": 2, "code_width": 4}
     one, other = SpectralTokenizer(**sizes), SpectralTokenizer(**sizes)
+    text = HashedText(2, 8)
     model = small()
-    model.check_tokenizer(one)  # trained on nothing yet
-    model.belong_to(one)
+    model.check_encoders(one.key, text.key)  # trained on nothing yet
+    model.belong_to(one.key, text.key)
     again = small()
     again.load_state_dict(model.state_dict())
-    again.check_tokenizer(one)
-    with pytest.raises(UserError, match="another tokenizer"):
-        again.check_tokenizer(other)
+    again.check_encoders(one.key, text.key)
+    for keys in [(other.key, text.key), (one.key, HashedText(2, 12).key)]:
+        with pytest.raises(UserError, match="another tokenizer or with another text encoder"):
+            again.check_encoders(*keys)
+
+
+def test_parts_of_other_sizes_are_refused_by_name():
+    sizes = {"grid": 2, "codes": 2, "width": 16, "heads": 2, "code_width": 4}
+    fitting = SpectralTokenizer(codebook_size=10, **sizes)
+    check_together(small(), fitting, HashedText(2, 8))
+    with pytest.raises(UserError, match=r"codebook_size=10, the parts beside it have 12"):
+        check_together(small(), SpectralTokenizer(codebook_size=12, **sizes), HashedText(2, 8))
+    with pytest.raises(UserError, match="text_width=8"):
+        check_together(small(), fitting, HashedText(2, 12))
 
 
 def test_the_tables_of_details_are_frozen_where_only_the_approximation_is_trained():

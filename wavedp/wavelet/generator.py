@@ -16,7 +16,7 @@ from wavedp.nn.images import to_float, to_uint8
 from wavedp.wavelet.prior import SpectralPrior
 from wavedp.wavelet.reports import report_prior, report_tokenizer, report_upsampler
 from wavedp.wavelet.tokenizer import SpectralTokenizer
-from wavedp.wavelet.training import PriorTraining, TokenizerTraining, check_prompts
+from wavedp.wavelet.training import PriorTraining, TokenizerTraining, check_prompts, check_together
 from wavedp.wavelet.upsamplers import Upsampler, check_factor
 from wavedp.wavelet.upsamplers.detail import DetailNetwork, DetailTraining
 
@@ -85,7 +85,7 @@ class DPWavelet(nn.Module):
 
     def check(self, prompts: Sequence[str]) -> None:
         """See :class:`wavedp.protocol.ImageGenerator`."""
-        self.prior.check_tokenizer(self.tokenizer)
+        check_together(self.prior, self.tokenizer, self._training.text)
         check_prompts(self._training.text, prompts)
 
     def finetune(self, private: PrivateRecords, trainer: Trainer) -> None:
@@ -112,7 +112,7 @@ class DPWavelet(nn.Module):
     def generate_low(self, captions: Sequence[str], seed: int) -> Iterator[Tensor]:
         """What stage 1 draws: low bands as images in [-1, 1], ``[b, 3, r, r]``."""
         for tokens in self._training.sample(self.prior, captions, self.private_scales, seed):
-            yield self.tokenizer.decode(tokens)
+            yield self.tokenizer.decode(tokens).clamp(-1, 1)
 
     @torch.no_grad()
     def oracle(self, images: Tensor) -> Tensor:
@@ -125,4 +125,5 @@ class DPWavelet(nn.Module):
 
     def _as_drawn(self, images: Tensor) -> Tensor:
         """The low band of images as stage 1 would give it: decoded from its tokens."""
-        return self.tokenizer.decode(self.tokenizer.encode(images, self.private_scales))
+        tokens = self.tokenizer.encode(images, self.private_scales)
+        return self.tokenizer.decode(tokens).clamp(-1, 1)

@@ -49,7 +49,7 @@ class SpectralPrior(nn.Module):
     ) -> None:
         super().__init__()
         self.scales, self.tokens_per_scale = scales, tokens_per_scale
-        self.text_shape = (text_slots, text_width)
+        self.text_slots, self.text_width = text_slots, text_width
         self.codes, self.codebook_size = codes, codebook_size
         self.text = nn.Linear(text_width, width)
         # As the tokenizer: one set of tables for the approximation, one for all details.
@@ -81,6 +81,24 @@ class SpectralPrior(nn.Module):
                 "The prior was trained on the codes of another tokenizer or with another text "
                 "encoder; use the checkpoints that were made together, or pretrain the prior again."
             )
+
+    def check_sizes(self, *sizes: int) -> None:
+        """Refuse a tokenizer or a text encoder of other sizes than the prior was made for.
+
+        Args:
+            sizes: their scales, tokens_per_scale, codes, codebook_size, text_slots, text_width.
+
+        Raises:
+            UserError: names the first that differs.
+        """
+        names = ("scales", "tokens_per_scale", "codes", "codebook_size", "text_slots", "text_width")
+        for name, found in zip(names, sizes, strict=True):
+            own = getattr(self, name)
+            if own != found:
+                raise UserError(
+                    f"The prior is made for {name}={own}, the parts beside it have {found}; set "
+                    f"prior.{name}={found} and use a checkpoint of that size."
+                )
 
     def freeze_above(self, scales: int) -> None:
         """Freeze the tables of details where none are trained."""

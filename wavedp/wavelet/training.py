@@ -115,7 +115,7 @@ class PriorTraining:
     ) -> None:
         """All scales of the public records."""
         columns = self.columns(tokenizer, public)
-        prior.belong_to(tokenizer)
+        prior.belong_to(tokenizer.key, self.text.key)
         self._fit(prior, columns, trainer, self.pretraining_rate, "pretraining the prior")
 
     def columns(self, tokenizer: SpectralTokenizer, public: Records) -> dict[str, Tensor]:
@@ -195,6 +195,17 @@ class PriorTraining:
                 top_p=self.top_p,
                 given=None if given is None else given[part],
             )
+
+
+def check_together(prior: SpectralPrior, tokenizer: SpectralTokenizer, text: TextEncoder) -> None:
+    """Refuse a prior, a tokenizer and a text encoder that do not fit each other.
+
+    Raises:
+        UserError: their sizes differ, or the prior was trained with other weights.
+    """
+    shape = (tokenizer.scales, tokenizer.tokens_per_scale, tokenizer.codes, tokenizer.codebook_size)
+    prior.check_sizes(*shape, text.slots, text.width)
+    prior.check_encoders(tokenizer.key, text.key)
 
 
 def check_prompts(text: TextEncoder, prompts: Sequence[str]) -> None:
