@@ -76,18 +76,8 @@ def test_entries_that_nothing_chooses_are_revived_where_the_data_are():
     for _ in range(40):
         book(rows)
     assert book.codebooks.abs().max() < 2
-    used, perplexity = book.usage()
-    assert used == 1.0
-    assert perplexity > 0.5
-
-
-def test_usage_tells_a_collapsed_codebook_from_a_full_one():
-    book = Quantizer(2, 10)
-    book.counts.fill_(3.0)
-    assert book.usage() == pytest.approx((1.0, 1.0))
-    book.counts.zero_()
-    book.counts[0, 3] = 5.0
-    assert book.usage() == pytest.approx((0.1, 0.1))
+    shares = book.counts / book.counts.sum()
+    assert shares.min() > 0.01
 
 
 def test_nothing_moves_in_eval_mode():
@@ -95,6 +85,22 @@ def test_nothing_moves_in_eval_mode():
     before = {name: value.clone() for name, value in book.named_buffers()}
     book(torch.randn(50, 3))
     assert all(torch.equal(value, before[name]) for name, value in book.named_buffers())
+
+
+def test_under_autocast_codes_are_those_of_float32():
+    book = Quantizer(16, 200).eval()
+    rows = torch.randn(500, 16, generator=seeded())
+    expected = book(rows)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = book(rows)
+    assert torch.equal(found.codes, expected.codes)
+    assert book(rows.bfloat16()).rows.dtype == torch.float32
+
+
+def test_many_rows_are_compared_in_parts():
+    book = torch.randn(3, 2, generator=seeded())
+    rows = torch.randn(2, 70_000, 2, generator=seeded(1))
+    assert torch.equal(nearest(rows, book), torch.cdist(rows, book).argmin(-1))
 
 
 def test_unit_vectors_are_compared_by_angle():
@@ -119,7 +125,8 @@ def test_kmeans_ends_where_every_centre_is_the_mean_of_its_rows():
 def test_kmeans_leaves_no_entry_unused_on_many_equal_rows():
     rows = torch.cat([torch.zeros(500, 2), torch.randn(20, 2, generator=seeded())])
     found = kmeans(rows, 8, 30, seeded())
-    assert nearest(rows, found).unique().numel() >= 7
+    # One cluster takes all equal rows; every other one has a row of its own.
+    assert nearest(rows, found).unique().numel() == 8
 
 
 def test_kmeans_needs_enough_rows():

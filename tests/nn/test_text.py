@@ -87,8 +87,34 @@ def test_a_caption_does_not_depend_on_its_company(encoder):
     torch.testing.assert_close(encoder(["a blue dog", "a red hat"])[1:], alone, atol=1e-6, rtol=0)
 
 
-def test_the_key_names_the_weights(encoder):
-    assert str(encoder.slots) in encoder.key
+@pytest.mark.parametrize(
+    "part", ["token_embedding.weight", "positional_embedding", "transformer", "ln_final.weight"]
+)
+def test_every_weight_that_a_clip_text_depends_on_is_in_its_key(clip, part, tmp_path):
+    state = {name: value.clone() for name, value in clip._clip.state_dict().items()}
+    name = next(n for n in state if n.startswith(part) and state[n].is_floating_point())
+    state[name].flatten()[0] += 1
+    torch.save(state, tmp_path / "other.pt")
+    other = ClipText("tiny-clip", str(tmp_path / "other.pt"), slots=12)
+    assert other.key != clip.key
+    torch.save(clip._clip.state_dict(), tmp_path / "same.pt")
+    assert ClipText("tiny-clip", str(tmp_path / "same.pt"), slots=12).key == clip.key
+    assert ClipText("tiny-clip", str(tmp_path / "same.pt"), slots=11).key != clip.key
+
+
+def test_a_t5_with_other_weights_or_another_vocabulary_has_another_key(t5, tmp_path):
+    weights, words = tmp_path / "weights", tmp_path / "words"
+    for folder in (weights, words):
+        t5._tokenizer.save_pretrained(folder)
+        t5._encoder.save_pretrained(folder)
+    assert T5Text(str(weights), slots=5).key == t5.key
+    moved = type(t5._encoder).from_pretrained(weights)
+    moved.encoder.final_layer_norm.weight.data[0] += 1
+    moved.save_pretrained(weights)
+    assert T5Text(str(weights), slots=5).key != t5.key
+    file = words / "tokenizer.json"
+    file.write_text(file.read_text().replace('"dog"', '"cat"'))
+    assert T5Text(str(words), slots=5).key != t5.key
 
 
 @pytest.mark.parametrize("name", ["t5", "clip"])

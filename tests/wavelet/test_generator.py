@@ -58,6 +58,27 @@ def test_only_the_low_band_of_private_images_matters(faces, tmp_path):
     assert any(not torch.equal(weights[k], weights3[k]) for k in weights)
 
 
+def test_the_public_prior_can_be_the_upsampler():
+    """Its weights are files of the same name, and finetuning the other prior leaves it alone."""
+    seed_everything(0)
+    generator = make_generator(cells(["method=dp_wavelet_continuation"])[0])
+    generator.check(["a person"])
+    assert set(generator.stages) == {"tokenizer", "prior"}
+    weights = generator.state_dict()
+    assert torch.equal(weights["upsampler.prior.text.weight"], weights["prior.text.weight"])
+    low = next(generator.generate_low(["a person with red hair"] * 2, 0))
+    drawn = torch.cat(list(generator.generate(["a person with red hair"] * 2, 0)))
+    assert drawn.shape == (2, 3, 32, 32)
+    averages = torch.nn.functional.avg_pool2d(drawn.float(), 2)
+    # The upsampler reads the low band as tokens, so it is kept up to their error.
+    assert (averages / 127.5 - 1 - low).abs().mean() < 0.1
+
+
+def test_scales_that_there_are_not_are_refused():
+    with pytest.raises(UserError, match=r"private_scales=4 must lie in 1\.\.3"):
+        make_generator(cells(["method=dp_wavelet", "method.generator.private_scales=4"])[0])
+
+
 def test_a_wrong_upsampling_factor_is_refused():
     with pytest.raises(UserError, match="factor 4 or set private_scales"):
         make_generator(cells(["method=dp_wavelet", "method.generator.private_scales=1"])[0])

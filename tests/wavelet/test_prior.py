@@ -9,7 +9,7 @@ from wavedp.dp import UserError
 from wavedp.nn.text import HashedText
 from wavedp.wavelet.prior import SpectralPrior, nucleus
 from wavedp.wavelet.tokenizer import SpectralTokenizer
-from wavedp.wavelet.training import check_prompts, check_together, next_token_loss
+from wavedp.wavelet.training import PriorTraining, check_prompts, check_together, next_token_loss
 
 
 def stacked(prior, tokens, text):
@@ -158,6 +158,24 @@ def test_parts_of_other_sizes_are_refused_by_name():
         check_together(small(), SpectralTokenizer(codebook_size=12, **sizes), HashedText(2, 8))
     with pytest.raises(UserError, match="text_width=8"):
         check_together(small(), fitting, HashedText(2, 12))
+
+
+@pytest.mark.parametrize(
+    "setting", [{"temperature": -1.0}, {"top_k": -1}, {"top_p": 0.0}, {"captions": 0}]
+)
+def test_settings_of_sampling_out_of_range_are_named(setting):
+    with pytest.raises(UserError, match=f"training.{next(iter(setting))}=.*out of range"):
+        PriorTraining(HashedText(2, 8), **setting)
+
+
+@torch.no_grad()
+def test_more_likely_codes_than_there_are_is_all_of_them(prior):
+    text = torch.randn(3, 2, 8)
+    drawn = [
+        prior.sample(text, 2, torch.Generator().manual_seed(0), top_k=k) for k in (0, 10, 1000)
+    ]
+    assert torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[0], drawn[2])
 
 
 def test_the_tables_of_details_are_frozen_where_only_the_approximation_is_trained():

@@ -32,6 +32,7 @@ from wavedp.data.photos import (
     take,
 )
 from wavedp.data.stored import MAX_BYTES, File, list_archives
+from wavedp.dp.errors import one_line
 
 _TEXT_ROWS = 4096
 # What pyarrow raises on damaged files. Its own errors are ValueError, KeyError and others, too.
@@ -135,8 +136,7 @@ def list_rows(
         try:
             yield from _rows_of(path, name, columns)
         except _DAMAGED as error:
-            reason = " ".join(str(error).split())[:200]
-            text = f"{path} cannot be read as parquet ({reason}): copy it again."
+            text = f"{path} cannot be read as parquet ({one_line(error)}): copy it again."
             report(Finding(Kind.CORRUPT, side, (name,), text))
 
 
@@ -203,4 +203,4 @@ def _read_group(path: Path, column: str, group: int) -> pa.ChunkedArray:
         with pq.ParquetFile(path) as file:
             return file.read_row_group(group, columns=[column], use_threads=False).column(0)
     except _DAMAGED as error:
-        raise OSError(f"{path.name}: {' '.join(str(error).split())[:200]}") from error
+        raise OSError(f"{path.name}: {one_line(error)}") from error

@@ -66,26 +66,21 @@ class Extent:
 
     def read(self) -> bytes:
         """The extent's bytes; what lies around them is not touched."""
-        if self.size > MAX_BYTES:
-            raise OSError(_TOO_LARGE)
-        with open(self.path, "rb") as stream:
-            stream.seek(self.offset)
-            data = stream.read(self.size)
-        if len(data) < self.size:
-            raise OSError("the archive ends before it")
-        return data
+        return read_bounded(self.path, MAX_BYTES, "photograph", self.offset, self.size)
 
     def stamp(self) -> tuple[int, int]:
         """The offset tells apart what a rewritten archive of the same age moved."""
         return self.size, self.archive_time + self.offset
 
 
-def read_bounded(path: Path, most: int, what: str) -> bytes:
-    """The bytes of a plain file.
+def read_bounded(
+    path: Path, most: int, what: str, offset: int = 0, size: int | None = None
+) -> bytes:
+    """``size`` bytes of a plain file from ``offset`` on; by default all of them.
 
     Raises:
-        OSError: not there, not readable, more than ``most``, or a pipe or device, whose reading may
-            never end.
+        OSError: not there, not readable, more than ``most``, fewer than ``size``, or a pipe or
+            device, whose reading may never end.
     """
     # Without O_NONBLOCK the opening of a pipe waits for somebody to write.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -93,13 +88,14 @@ def read_bounded(path: Path, most: int, what: str) -> bytes:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError("not a plain file")
-        data = b"" if status.st_size > most else stream.read(status.st_size + 1)
-    if max(status.st_size, len(data)) > most:
-        raise OSError(f"larger than {most // 2**20} MiB, no {what}")
+        wanted = status.st_size if size is None else size
+        if wanted > most:
+            raise OSError(f"larger than {most // 2**20} MiB, no {what}")
+        stream.seek(offset)
+        data = stream.read(wanted)
+    if len(data) < wanted:
+        raise OSError("the file ends before it")
     return data
-
-
-_TOO_LARGE = f"larger than {MAX_BYTES // 2**20} MiB, no photograph"
 
 
 def list_archives(root: Path, pattern: str, side: str, report: Report) -> list[Path]:

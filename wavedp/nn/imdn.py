@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wavedp.dp.errors import UserError
+from wavedp.dp.errors import UserError, one_line
 
 BLOCKS = 6
 
@@ -107,6 +107,5 @@ def load_imdn(state: Mapping[str, Tensor]) -> tuple[IMDN, int]:
         network = IMDN(factor, state["fea_conv.weight"].shape[0])
         network.load_state_dict(state)
     except (KeyError, RuntimeError) as error:
-        detail = " ".join(str(error).split())[:200]
-        raise UserError(f"These are not the weights of an IMDN: {detail}") from error
+        raise UserError(f"These are not the weights of an IMDN: {one_line(error)}") from error
     return network, factor

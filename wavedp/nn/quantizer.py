@@ -83,7 +83,11 @@ class Quantizer(nn.Module):
         return self._quantize(rows, learn=self.training)
 
     def _quantize(self, rows: Tensor, learn: bool) -> Quantized:
-        rows = self._scaled(rows)
+        # In bfloat16 neighbouring entries would be one, and running means would stand still.
+        with torch.autocast(rows.device.type, enabled=False):
+            return self._choose(self._scaled(rows.to(self.codebooks.dtype)), learn)
+
+    def _choose(self, rows: Tensor, learn: bool) -> Quantized:
         left, chosen, total = rows, [], torch.zeros_like(rows)
         for code, codebook in enumerate(self.codebooks):
             chosen.append(nearest(left.detach(), codebook))
@@ -114,16 +118,6 @@ class Quantizer(nn.Module):
             self.counts[code].fill_(1.0)
             self.sums[code].copy_(codebook)
 
-    def usage(self) -> tuple[float, float]:
-        """Of the last training batches: share of entries in use, and perplexity over K.
-
-        Both are 1 if all entries are chosen alike.
-        """
-        shares = self.counts / self.counts.sum(1, keepdim=True)
-        entropy = -(shares * shares.clamp_min(1e-12).log()).sum(1)
-        used = (shares > 0.1 / self.entries).float().mean()
-        return float(used), float((entropy.exp() / self.entries).mean())
-
     @torch.no_grad()
     def _learn(self, code: int, rows: Tensor, chosen: Tensor) -> None:
         counts = torch.bincount(chosen, minlength=self.entries).to(rows.dtype)
@@ -153,12 +147,17 @@ class Quantizer(nn.Module):
 
 def nearest(rows: Tensor, codebook: Tensor) -> Tensor:
     """Index of the nearest codebook entry for ``[..., d]`` rows, in the L2 norm."""
-    distances = codebook.square().sum(1) - 2 * rows @ codebook.mT
-    return distances.argmin(-1)
+    norms = codebook.square().sum(1)
+    # In parts: all distances of a large batch would not fit into memory.
+    parts = rows.reshape(-1, rows.shape[-1]).split(65536)
+    found = [(norms - 2 * part @ codebook.mT).argmin(1) for part in parts]
+    return torch.cat(found).view(rows.shape[:-1])
 
 
 def kmeans(rows: Tensor, clusters: int, iterations: int, generator: torch.Generator) -> Tensor:
-    """Lloyd's algorithm; an empty cluster restarts at a random row.
+    """Lloyd's algorithm; an empty cluster restarts at a row far from its centre.
+
+    Rows are drawn by their squared distance, as k-means++ does (Arthur and Vassilvitskii 2007).
 
     Args:
         rows: float ``[n, d]``.
@@ -177,11 +176,12 @@ def kmeans(rows: Tensor, clusters: int, iterations: int, generator: torch.Genera
     device = rows.device
     centres = rows[torch.randperm(len(rows), generator=generator, device=device)[:clusters]].clone()
     for _ in range(iterations):
-        assigned = torch.cat([nearest(part, centres) for part in rows.split(65536)])
+        assigned = nearest(rows, centres)
         counts = torch.bincount(assigned, minlength=clusters)
         sums = torch.zeros_like(centres).index_add_(0, assigned, rows)
         centres = sums / counts.clamp_min(1).unsqueeze(1)
         empty = counts == 0
-        fresh = torch.randint(len(rows), (int(empty.sum()),), generator=generator, device=device)
-        centres[empty] = rows[fresh]
+        if empty.any():
+            far = (rows - centres[assigned]).square().sum(1).clamp_min(1e-12)
+            centres[empty] = rows[torch.multinomial(far, int(empty.sum()), generator=generator)]
     return centres

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavedp.data.schema import Records
+from wavedp.dp.errors import UserError
 from wavedp.dp.private import PrivateRecords
 from wavedp.dp.trainer import Trainer
 from wavedp.nn.images import to_float, to_uint8
 from wavedp.wavelet.prior import SpectralPrior
-from wavedp.wavelet.reports import report_prior, report_tokenizer, report_upsampler
+from wavedp.wavelet.reports import device_of, report_prior, report_tokenizer, report_upsampler
 from wavedp.wavelet.tokenizer import SpectralTokenizer
 from wavedp.wavelet.training import PriorTraining, TokenizerTraining, check_prompts, check_together
 from wavedp.wavelet.upsamplers import Upsampler, check_factor
@@ -30,7 +32,9 @@ class DPWavelet(nn.Module):
 
     Args:
         tokenizer, prior, upsampler: the three publicly pretrained parts.
-        tokenizer_training, training, upsampler_training: how they are trained and sampled.
+        tokenizer_training, training: how the first two are trained and sampled.
+        upsampler_training: how a detail network is trained; None for an upsampler that is not
+            trained here.
         private_scales: scales under DP, 1 (LL alone) to all.
         freeze_codes: see :meth:`~wavedp.wavelet.prior.SpectralPrior.freeze_codes`.
     """
@@ -44,7 +48,7 @@ class DPWavelet(nn.Module):
         upsampler: Upsampler,
         tokenizer_training: TokenizerTraining,
         training: PriorTraining,
-        upsampler_training: DetailTraining,
+        upsampler_training: DetailTraining | None = None,
         private_scales: int = 2,
         freeze_codes: bool = False,
     ) -> None:
@@ -54,13 +58,18 @@ class DPWavelet(nn.Module):
         self.private_scales = private_scales
         self._tokenizer_training, self._training = tokenizer_training, training
         self._upsampler_training, self._freeze_codes = upsampler_training, freeze_codes
+        if not 1 <= private_scales <= tokenizer.scales:
+            raise UserError(
+                f"private_scales={private_scales} must lie in 1..{tokenizer.scales}, the scales "
+                "of the tokenizer."
+            )
         check_factor(upsampler, tokenizer.side(private_scales), self.resolution)
 
     @property
     def stages(self) -> Mapping[str, tuple[str, ...]]:
         """See :class:`wavedp.protocol.ImageGenerator`. Published upsamplers are not trained."""
         stages: dict[str, tuple[str, ...]] = {"tokenizer": (), "prior": ("tokenizer",)}
-        if any(name.startswith("upsampler.") for name in self.state_dict()):
+        if self._upsampler_training is not None:
             stages["upsampler"] = ("tokenizer",)
         return stages
 
@@ -71,7 +80,7 @@ class DPWavelet(nn.Module):
         elif stage == "prior":
             self._training.pretrain(self.prior, self.tokenizer, public, trainer)
         else:
-            assert isinstance(self.upsampler, DetailNetwork)
+            assert isinstance(self.upsampler, DetailNetwork) and self._upsampler_training
             self.tokenizer.eval().requires_grad_(False)
             self._upsampler_training.pretrain(self.upsampler, self._as_drawn, public, trainer)
 
@@ -81,11 +90,12 @@ class DPWavelet(nn.Module):
             return report_tokenizer(self.tokenizer, held_out)
         if stage == "prior":
             return report_prior(self.prior, self.tokenizer, self._training, held_out)
-        return report_upsampler(self._upsample_real, held_out)
+        return report_upsampler(self._upsample_real, held_out, device_of(self.tokenizer))
 
     def check(self, prompts: Sequence[str]) -> None:
         """See :class:`wavedp.protocol.ImageGenerator`."""
         check_together(self.prior, self.tokenizer, self._training.text)
+        self.upsampler.check()
         check_prompts(self._training.text, prompts)
 
     def finetune(self, private: PrivateRecords, trainer: Trainer) -> None:
@@ -105,7 +115,7 @@ class DPWavelet(nn.Module):
         start = 0
         for low in self.generate_low(captions, seed):
             part = captions[start : start + len(low)]
-            yield to_uint8(self.upsampler.upsample(low, part, seed + start))
+            yield to_uint8(self.upsampler.upsample(low, part, _second_seed(seed, start)))
             start += len(low)
 
     @torch.no_grad()
@@ -127,3 +137,8 @@ class DPWavelet(nn.Module):
         """The low band of images as stage 1 would give it: decoded from its tokens."""
         tokens = self.tokenizer.encode(images, self.private_scales)
         return self.tokenizer.decode(tokens).clamp(-1, 1)
+
+
+def _second_seed(seed: int, start: int) -> int:
+    """A seed for stage 2, so that it draws nothing that stage 1 has drawn."""
+    return int(np.random.SeedSequence([seed, start]).generate_state(1)[0])

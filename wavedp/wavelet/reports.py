@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from wavedp.data.schema import Records
 from wavedp.nn.images import to_float
@@ -35,7 +35,7 @@ def report_tokenizer(tokenizer: SpectralTokenizer, held_out: Records) -> Mapping
     errors = torch.zeros(tokenizer.scales, dtype=torch.float64)
     shape = (2, tokenizer.codes, tokenizer.codebook_size)
     counts = torch.zeros(shape, dtype=torch.float64)
-    for images in _images(held_out, tokenizer):
+    for images in _images(held_out, device_of(tokenizer)):
         tokens = tokenizer.encode(images)
         first = tokenizer.tokens_per_scale
         for scales in range(1, tokenizer.scales + 1):
@@ -51,7 +51,7 @@ def report_tokenizer(tokenizer: SpectralTokenizer, held_out: Records) -> Mapping
     }
     shares = counts / counts.sum(-1, keepdim=True)
     entropy = -(shares * shares.clamp_min(1e-12).log()).sum(-1)
-    for kind, name in enumerate(("approximation", "detail")):
+    for kind, name in enumerate(("approximation", "detail")[: tokenizer.scales]):
         found[f"used_{name}"] = float((counts[kind] > 0).double().mean())
         found[f"perplexity_{name}"] = float(entropy[kind].exp().mean() / shape[2])
     return found
@@ -63,7 +63,7 @@ def report_prior(
 ) -> Mapping[str, float]:
     """Bits per code of unseen public records, given their captions."""
     columns = training.columns(tokenizer, held_out)
-    device = next(prior.parameters()).device
+    device = device_of(prior)
     loss, total = next_token_loss(0.0), 0.0
     prior.eval()
     for start in range(0, len(held_out), BATCH):
@@ -74,23 +74,26 @@ def report_prior(
 
 @torch.no_grad()
 def report_upsampler(
-    upsample: Callable[[Tensor], Tensor], held_out: Records
+    upsample: Callable[[Tensor], Tensor], held_out: Records, device: torch.device
 ) -> Mapping[str, float]:
     """PSNR in dB of images whose true low band is upsampled.
 
     Args:
         upsample: full images to images made of their low bands alone.
+        device: where it runs.
     """
     error = sum(
         float((upsample(x).clamp(-1, 1) - x).square().mean((1, 2, 3)).sum())
-        for x in _images(held_out, None)
+        for x in _images(held_out, device)
     )
     return {"psnr": psnr(error / len(held_out))}
 
 
-def _images(records: Records, network: torch.nn.Module | None) -> list[Tensor]:
-    device = next(network.parameters()).device if network is not None else torch.device("cpu")
-    return [
-        to_float(torch.from_numpy(np.array(part.images)).to(device))
-        for part in records.chunks(BATCH)
-    ]
+def device_of(network: nn.Module) -> torch.device:
+    """Where its parameters are."""
+    return next(network.parameters()).device
+
+
+def _images(records: Records, device: torch.device) -> Iterator[Tensor]:
+    for part in records.chunks(BATCH):
+        yield to_float(torch.from_numpy(np.array(part.images)).to(device))

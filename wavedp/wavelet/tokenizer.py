@@ -189,7 +189,8 @@ class SpectralTokenizer(nn.Module):
     @torch.no_grad()
     def fit_codebooks(self, images: Tensor) -> None:
         """Start the codebooks from k-means of what the encoder makes of public images."""
-        for book, rows in self._by_codebook(self._encode(self.patches(images))):
+        encoded = [self._encode(self.patches(part)) for part in images.split(250)]
+        for book, rows in self._by_codebook(torch.cat(encoded)):
             book.fit(rows.flatten(0, 1))
 
     def _encode(self, patches: Sequence[Tensor]) -> Tensor:

@@ -44,7 +44,7 @@ class TokenizerTraining:
         """Train it on public images; it is left in eval mode, frozen."""
         images = as_tensor(public.images)
         tokenizer.train()
-        tokenizer.fit_codebooks(to_float(images[: self.first_images]).to(trainer.device))
+        tokenizer.fit_codebooks(to_float(images[: self.first_images].to(trainer.device)))
         whole = self.judge.over(tokenizer, trainer.device)
         label = "pretraining the tokenizer"
         trainer.fit(whole, self._loss, {"images": images}, whole.optimizer(), cosine(), label)
@@ -110,6 +110,26 @@ class PriorTraining:
     top_p: float = 1.0
     batch: int = 500
 
+    def __post_init__(self) -> None:
+        """Raises:
+        UserError: a setting of sampling is out of its range.
+        """
+        ranges = {
+            "temperature": self.temperature >= 0,
+            "top_k": self.top_k >= 0,
+            "top_p": 0 < self.top_p <= 1,
+            "condition_dropout": 0 <= self.condition_dropout <= 1,
+            "captions": self.captions >= 1,
+            "batch": self.batch >= 1,
+        }
+        for name, fits in ranges.items():
+            if not fits:
+                raise UserError(
+                    f"training.{name}={getattr(self, name)} is out of range: temperature and "
+                    "top_k must not be negative, top_p lies in (0, 1], condition_dropout in "
+                    "[0, 1], captions and batch are at least 1."
+                )
+
     def pretrain(
         self, prior: SpectralPrior, tokenizer: SpectralTokenizer, public: Records, trainer: Trainer
     ) -> None:
@@ -138,9 +158,10 @@ class PriorTraining:
         *,
         freeze_codes: bool = False,
     ) -> None:
-        """The first ``scales`` scales of the private records, all weights of the prior.
+        """DP-finetune on the first ``scales`` scales of the private records.
 
-        With ``freeze_codes``, all but the ones that :meth:`SpectralPrior.freeze_codes` names.
+        Every weight that these scales use is trained; with ``freeze_codes``, all but those that
+        :meth:`SpectralPrior.freeze_codes` names.
         """
         tokens = private.map(*self._encoders(tokenizer, scales), progress=trainer.progress)
         prior.freeze_above(scales)

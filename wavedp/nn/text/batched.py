@@ -15,14 +15,17 @@ class BatchedText(ABC):
     """A frozen network that reads tokens; see :class:`~wavedp.nn.text.TextEncoder`.
 
     Args:
-        encoder: whose weights the key names.
+        encoder: all weights that decide what is made of a caption; the key names them.
+        settings: what else decides it, such as the vocabulary.
         slots, width: shape of an encoded caption.
         batch: captions at once.
     """
 
-    def __init__(self, encoder: nn.Module, slots: int, width: int, batch: int) -> None:
+    def __init__(
+        self, encoder: nn.Module, slots: int, width: int, batch: int, *settings: object
+    ) -> None:
         self.slots, self.width, self._batch = slots, width, batch
-        self.key = f"{type(self).__name__} 1 {slots} {fingerprint(encoder)}"
+        self.key = f"{type(self).__name__} 2 {slots} {fingerprint(encoder, *settings)}"
 
     @abstractmethod
     def hidden(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:

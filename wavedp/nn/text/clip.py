@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wavedp.dp.errors import UserError
 from wavedp.nn.text.batched import BatchedText
@@ -24,7 +24,8 @@ class ClipText(BatchedText):
         device: where the tower runs.
 
     Raises:
-        UserError: open-clip or the weights are missing, or ``slots`` is out of range.
+        UserError: open-clip or the weights are missing, ``slots`` is out of range, or the model's
+            text tower is not of CLIP's own kind.
     """
 
     def __init__(
@@ -49,12 +50,21 @@ class ClipText(BatchedText):
         clip: Any = open_clip.create_model(model, pretrained=str(Path(pretrained).expanduser()))
         self._clip = clip.eval().requires_grad_(False).to(device)
         self._tokenizer = open_clip.get_tokenizer(model)
+        if not isinstance(getattr(clip, "token_embedding", None), nn.Embedding):
+            raise UserError(
+                f"The text tower of {model} is another library's; choose a model with CLIP's own, "
+                "such as text.model=ViT-L-14."
+            )
         length = int(self._clip.context_length)
         if not 0 < slots <= length:
             raise UserError(f"text.slots must lie in 1..{length} for {model}, got {slots}.")
         width = int(self._clip.token_embedding.weight.shape[1])
         self._device = device
-        super().__init__(self._clip.transformer, slots, width, batch)
+        tower = nn.Module()
+        tower.tokens, tower.positions = clip.token_embedding, clip.positional_embedding
+        tower.transformer, tower.norm = clip.transformer, clip.ln_final
+        # The name stands for what is in no weight: heads, activation, vocabulary.
+        super().__init__(tower, slots, width, batch, model)
 
     def hidden(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """See :class:`BatchedText`."""

@@ -44,8 +44,17 @@ class T5Text(BatchedText):
                 f"The text encoder {model} is not on this machine; fetch it with "
                 f"`hf download {model}` or set text.model to a folder."
             ) from error
-        self._encoder, self._device = encoder.eval().requires_grad_(False).to(device), device
-        super().__init__(encoder, slots, int(encoder.config.d_model), batch)
+        # In float32 whatever the file holds: T5 overflows in float16.
+        self._encoder = encoder.float().eval().requires_grad_(False).to(device)
+        self._device, config = device, encoder.config
+        settings = (
+            config.num_heads,
+            config.feed_forward_proj,
+            config.relative_attention_max_distance,
+            config.layer_norm_epsilon,
+            sorted(self._tokenizer.get_vocab().items()),
+        )
+        super().__init__(encoder, slots, int(config.d_model), batch, *settings)
 
     def hidden(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """See :class:`BatchedText`."""

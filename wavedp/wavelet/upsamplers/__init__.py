@@ -35,6 +35,13 @@ class Upsampler(Protocol):
             seed: of whatever it draws.
         """
 
+    def check(self) -> None:
+        """Refuse weights that do not fit each other.
+
+        Raises:
+            UserError: says which.
+        """
+
 
 def check_factor(upsampler: Upsampler, low: int, resolution: int) -> None:
     """Refuse an upsampler between sizes that it was not made for.

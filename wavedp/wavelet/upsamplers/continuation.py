@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from wavedp.wavelet.prior import SpectralPrior
 from wavedp.wavelet.tokenizer import SpectralTokenizer
-from wavedp.wavelet.training import PriorTraining
+from wavedp.wavelet.training import PriorTraining, check_together
 
 
 class Continuation(nn.Module):
@@ -41,8 +41,12 @@ class Continuation(nn.Module):
     @torch.no_grad()
     def upsample(self, low: Tensor, captions: Sequence[str], seed: int) -> Tensor:
         """See :class:`~wavedp.wavelet.upsamplers.Upsampler`."""
-        given = self.tokenizer.encode(low)
+        given = self.tokenizer.eval().encode(low)
         drawn = self._sampling.sample(
             self.prior, captions, self.tokenizer.scales, seed, given=given
         )
         return torch.cat([self.tokenizer.decode(tokens) for tokens in drawn])
+
+    def check(self) -> None:
+        """See :class:`~wavedp.wavelet.upsamplers.Upsampler`."""
+        check_together(self.prior, self.tokenizer, self._sampling.text)

@@ -48,6 +48,9 @@ class DetailNetwork(nn.Module):
         del captions, seed
         return torch.as_tensor(self(low))
 
+    def check(self) -> None:
+        """See :class:`~wavedp.wavelet.upsamplers.Upsampler`: it is one set of weights."""
+
 
 class Doubling(nn.Module):
     """One level: LL ``[n, 3, r, r]`` to the image ``[n, 3, 2r, 2r]``."""

@@ -79,3 +79,6 @@ class DiffusionUpsampler(nn.Module):
             )
             made.append(output.images * 2 - 1)
         return torch.cat(made).to(low.device)
+
+    def check(self) -> None:
+        """See :class:`~wavedp.wavelet.upsamplers.Upsampler`: it is one set of weights."""

@@ -55,6 +55,9 @@ class PublishedUpsampler(nn.Module):
         # "area" averages whole blocks, the factor being whole.
         return F.interpolate(torch.cat(made), (size, size), mode="area") * 2 - 1
 
+    def check(self) -> None:
+        """See :class:`~wavedp.wavelet.upsamplers.Upsampler`: it is one set of weights."""
+
 
 def read_network(path: Path) -> tuple[nn.Module, int, Callable[[Any, Tensor], Tensor]]:
     """The network of a file of weights, how much it enlarges, and how it is called.
