@@ -42,7 +42,7 @@ class Comparison:
     """One row of the table.
 
     Attributes:
-        work: ``prepare``, ``features`` or ``score``.
+        work: what is done, such as ``prepare``, ``score`` or ``sample``.
         case: of what.
         samples: images, or rows of features, that one turn takes.
         make: both sides, given an empty folder.
