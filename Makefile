@@ -37,7 +37,7 @@ checkpoints: $(VENV)/.ready  ## the public checkpoints and the yardstick again (
 	$(RUN) -m benchmarks.pretrain method=dp_wavelet force=true
 
 throughput: export KINETO_LOG_LEVEL = 99
-throughput: $(VENV)/.ready  ## speed of the core, of data and of metrics, as ratios to the same without us
+throughput: $(VENV)/.ready  ## speed of the core, of data, metrics and the wavelet, as ratios to the same without us
 	$(RUN) -m pytest benchmarks/throughput -m "slow or not slow" --benchmark-only
 
 install: $(VENV)/.ready

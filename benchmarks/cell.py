@@ -29,13 +29,12 @@ from benchmarks.record import Cost, Evaluated, Privacy, Provenance, Query, Recor
 from benchmarks.registry import overlap
 from benchmarks.samples import Samples
 from benchmarks.scorer import Scorer
-from benchmarks.sentence import one_line
 from benchmarks.weights import digests, load_parts
 from wavedp.data.schema import Dataset
 from wavedp.dp.accounting import RELATION
 from wavedp.dp.checkpoint import Checkpoints
 from wavedp.dp.clipping import check_engine
-from wavedp.dp.errors import UserError
+from wavedp.dp.errors import UserError, one_line
 from wavedp.dp.ledger import Ledger
 from wavedp.dp.plan import DPPlan, NonPrivatePlan, Plan
 from wavedp.dp.private import PrivateRecords
@@ -49,7 +48,16 @@ def identity_of(cell: Cell) -> str:
     Raises:
         UserError: a checkpoint is missing.
     """
-    return cell.identity(digests(cell.config.method.weights))
+    return cell.identity(digests(files_of(cell)))
+
+
+def files_of(cell: Cell) -> dict[str, str | None]:
+    """All public weights of a cell, by part: what the harness loads and what a part reads itself.
+
+    The latter are named under ``published`` in the config of the method.
+    """
+    method = cell.config.method
+    return {**method.weights, **method.get("published", {})}
 
 
 def make_plan(cell: Cell) -> Plan | None:
@@ -107,7 +115,7 @@ def run_cell(cell: Cell, dataset: Dataset, scorer: Scorer, folder: Path) -> Reco
         folder: the suite's results folder; the ledger goes there.
     """
     config = cell.config
-    weights = digests(config.method.weights)
+    weights = digests(files_of(cell))
     name = cell.identity(weights)
     device = hardware.pick_device(config.hardware.device)
     seed_everything(cell.seed)
@@ -115,7 +123,7 @@ def run_cell(cell: Cell, dataset: Dataset, scorer: Scorer, folder: Path) -> Reco
     assert isinstance(generator, torch.nn.Module)
     with hardware.PeakMemory(device) as peak:
         generator.to(device)
-        trainer = _finetune(cell, generator, dataset, ledger_of(folder, name), device)
+        trainer = finetune(cell, generator, dataset, ledger_of(folder, name), device)
         start = time.perf_counter()
         drawn = _samples(cell, generator, scorer.evaluation, device)
         count = images_of(cell.row, scorer.evaluation)
@@ -162,7 +170,7 @@ def failed_record(cell: Cell, dataset: Dataset, error: Exception, folder: Path) 
     """
     config = cell.config
     try:
-        weights = digests(config.method.weights)
+        weights = digests(files_of(cell))
     except UserError:
         weights = {}
     name = cell.identity(weights)
@@ -210,9 +218,13 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _finetune(
+def finetune(
     cell: Cell, generator: Any, dataset: Dataset, ledger_path: Path, device: torch.device
 ) -> Trainer | None:
+    """Finetune a cell's generator on private records; None for rows that touch none.
+
+    Every query goes into the ledger at ``ledger_path`` before it is released.
+    """
     plan = make_plan(cell)
     if plan is None:
         return None
@@ -373,6 +385,6 @@ def provenance(cell: Cell, weights: dict[str, str]) -> Provenance:
         torch_version=torch.__version__,
         python_version=platform.python_version(),
         weights=weights,
-        overlap=overlap(cell.config.method.weights, cell.config.dataset.name),
+        overlap=overlap(files_of(cell), cell.config.dataset.name),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )

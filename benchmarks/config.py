@@ -25,8 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks.record import Row
-from benchmarks.sentence import one_line
-from wavedp.dp.errors import UserError
+from wavedp.dp.errors import UserError, one_line
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 AXES = ("dataset", "method")

@@ -13,8 +13,7 @@ from omegaconf import DictConfig
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from benchmarks.config import load_choice, plain
-from benchmarks.sentence import one_line
-from wavedp.dp.errors import UserError
+from wavedp.dp.errors import UserError, one_line
 
 DEFAULT = "quick"
 

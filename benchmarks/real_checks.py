@@ -28,6 +28,7 @@ from benchmarks.protocol import Protocol
 from benchmarks.provenance import code_revision
 from benchmarks.record import MetricValue
 from benchmarks.scorer import Scorer
+from benchmarks.written import write
 from wavedp.data.schema import Dataset
 from wavedp.dp.errors import UserError
 
@@ -159,8 +160,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         raise UserError("Say where the photographs are: benchmarks.real_checks ../shared/real")
     found = table(Path(arguments[0]).resolve())
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    found.to_csv(FOLDER / "metrics.csv", index=False)
+    write(FOLDER / "metrics.csv", found.to_csv(index=False))
     with_what = {
         "command": "WAVEDP_WEIGHTS=../shared/real/weights "
         "python -m benchmarks.real_checks ../shared/real",
@@ -168,8 +168,7 @@ def main(arguments: list[str]) -> int:
         "torch": torch.__version__,
         "code_revision": code_revision(),
     }
-    text = json.dumps(with_what, indent=1) + "\n"
-    (FOLDER / "metrics.json").write_text(text, encoding="utf-8")
+    write(FOLDER / "metrics.json", json.dumps(with_what, indent=1) + "\n")
     console.print(found.iloc[:, :5].to_string(index=False), soft_wrap=True)
     return 0
 

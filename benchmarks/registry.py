@@ -32,8 +32,7 @@ import wavedp.weights
 from benchmarks.config import CONFIGS
 from benchmarks.digest import sha256
 from benchmarks.pin import pin_of, pinned
-from benchmarks.sentence import one_line
-from wavedp.dp.errors import UserError
+from wavedp.dp.errors import UserError, one_line
 
 Overlap = Literal["none", "checked", "unknown"]
 """Do the weights' training data share images with a private set? ``none``: impossible by their
@@ -206,7 +205,7 @@ def _digest(path: Path, size: int, changed: int) -> str:
     return sha256(path)
 
 
-def overlap(names: Mapping[str, str], dataset: str) -> Overlap:
+def overlap(names: Mapping[str, str | None], dataset: str) -> Overlap:
     """The least sure of the overlaps of some parts' weights with a data set.
 
     Args:

@@ -264,9 +264,8 @@ def _rescore(
 def _save_prompts(scorer: Scorer, name: str, folder: Path) -> None:
     """The shared prompts and the real images they describe, for the sample grids."""
     samples = folder / "samples"
-    samples.mkdir(parents=True, exist_ok=True)
     prompts = list(scorer.evaluation.prompts[:STRIP])
-    (samples / f"prompts-{name}.json").write_text(json.dumps(prompts, indent=1) + "\n")
+    write(samples / f"prompts-{name}.json", json.dumps(prompts, indent=1) + "\n")
     images = scorer.evaluation.real(slice(0, STRIP))
     save_strip(images.numpy(), samples / f"real-{name}.png")
 

@@ -12,21 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from benchmarks.digest import sha256
 from benchmarks.registry import OWN as FOLDER
 from benchmarks.registry import digest_of
-from wavedp.dp.errors import UserError
+from benchmarks.written import write
+from wavedp.dp.errors import UserError, one_line
 
 
 def path_of(name: str) -> Path:
     """Where the checkpoint called ``name`` lies; a name with a suffix is a path of its own."""
-    return Path(name) if name.endswith(".safetensors") else FOLDER / f"{name}.safetensors"
+    path = Path(name).expanduser()
+    return path if path.suffix else FOLDER / f"{name}.safetensors"
 
 
-def digests(weights: Mapping[str, str]) -> dict[str, str]:
+def digests(weights: Mapping[str, str | None]) -> dict[str, str]:
     """SHA-256 of each part's checkpoint.
 
     Raises:
@@ -34,6 +36,11 @@ def digests(weights: Mapping[str, str]) -> dict[str, str]:
     """
     result = {}
     for part, name in weights.items():
+        if name is None:
+            raise UserError(
+                f"method.published.{part} is not set: give a file of published weights for the "
+                f"part {part!r}."
+            )
         path = path_of(name)
         if not path.exists():
             raise UserError(
@@ -55,9 +62,8 @@ def load_parts(module: nn.Module, weights: Mapping[str, str]) -> None:
             state = load_file(path_of(name))
             module.get_submodule(part).load_state_dict(state)
         except (RuntimeError, SafetensorError, AttributeError, OSError) as error:
-            detail = " ".join(str(error).split())[:300]
             raise UserError(
-                f"The public checkpoint {name} does not fit the part {part!r}: {detail}"
+                f"The public checkpoint {name} does not fit the part {part!r}: {one_line(error)}"
             ) from error
 
 
@@ -65,10 +71,10 @@ def save_part(part: nn.Module, name: str, made: Mapping[str, Any]) -> Path:
     """Write a part's weights and, beside them, the record of how they were made."""
     path = path_of(name)
     state: dict[str, Tensor] = {k: v.contiguous().cpu() for k, v in part.state_dict().items()}
-    save_file(state, path)
+    write(path, save(state))
     count = sum(v.numel() for v in state.values())
     record = {**made, "parameters": count, "sha256": sha256(path)}
-    path.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    write(path.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
     return path
 
 

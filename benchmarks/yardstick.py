@@ -26,6 +26,7 @@ from benchmarks.metrics.fd_toy import FDToy
 from benchmarks.metrics.yardstick import WEIGHTS, Yardstick, contrastive_loss
 from benchmarks.provenance import code_revision
 from benchmarks.weights import save_part
+from benchmarks.written import write
 from wavedp.data.toyatlas import ToyAtlas
 from wavedp.data.toyfaces import FaceLaw, ToyFaces
 from wavedp.dp.errors import UserError
@@ -127,8 +128,7 @@ def check(folder: Path) -> pd.DataFrame:
             agreement.update(damaged, captions)
             rows.append((name, level, distance.compute(), agreement.compute()))
     frame = pd.DataFrame(rows, columns=["damage", "strength", "fd_toy", "clip_toy"])
-    folder.mkdir(parents=True, exist_ok=True)
-    frame.round(3).to_csv(folder / "check.csv", index=False)
+    write(folder / "check.csv", frame.round(3).to_csv(index=False))
     return frame
 
 

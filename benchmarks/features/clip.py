@@ -17,8 +17,7 @@ from torch import Tensor
 
 from benchmarks.features import FeatureSpace, per_image
 from benchmarks.registry import Unavailable, find
-from benchmarks.sentence import one_line
-from wavedp.dp.errors import UserError
+from wavedp.dp.errors import UserError, one_line
 
 
 class Clip(FeatureSpace):

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from benchmarks.features import FeatureSpace, per_image
 from benchmarks.registry import find
-from benchmarks.sentence import one_line
-from wavedp.dp.errors import UserError
+from wavedp.dp.errors import UserError, one_line
 
 WEIGHTS = "inception-2015-12-05"
 MODES = {

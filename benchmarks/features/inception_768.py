@@ -20,8 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from benchmarks.features import FeatureSpace, per_image
 from benchmarks.registry import find
-from benchmarks.sentence import one_line
-from wavedp.dp.errors import UserError
+from wavedp.dp.errors import UserError, one_line
 
 WEIGHTS = "inception-fid-768"
 

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from benchmarks import bootstrap
 from benchmarks.metrics import Direction, Metric, Scores
 from benchmarks.registry import Unavailable, find
-from benchmarks.sentence import one_line
-from wavedp.dp.errors import UserError
+from wavedp.dp.errors import UserError, one_line
 
 WEIGHTS = "alexnet-owt"
 

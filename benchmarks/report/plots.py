@@ -88,7 +88,7 @@ def metric_figure(records: Sequence[Record], dataset: str) -> bytes | None:
             ax.set_visible(False)
         # Explained here too, as the picture may be shown without the report's footer.
         _legend(figure, axes[: len(metrics)], EXPLANATION)
-        return _png(figure)
+        return png(figure)
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def throughput_figure(records: Sequence[Record], dataset: str) -> bytes | None:
         for ax, name in zip(axes, shown, strict=True):
             _draw_bars(ax, name, bars)
         _legend(figure, axes)
-        return _png(figure)
+        return png(figure)
 
 
 def _draw_bars(ax: Axes, name: str, bars: pd.DataFrame) -> None:
@@ -254,7 +254,8 @@ def _rate(value: float) -> str:
     return number(value, 3) if value else ""
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """A figure as PNG, which depends on what it shows alone."""
     buffer = io.BytesIO()
     # No software or time in the metadata: the bytes depend on the records alone.
     figure.savefig(buffer, format="png", metadata={"Software": None}, facecolor="white")

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-from wavedp.dp.errors import UserError
+from wavedp.dp.errors import UserError, one_line
 
 T = TypeVar("T")
 
@@ -25,4 +25,4 @@ def attempt(work: Callable[[], T]) -> T | str:
         return f"refused: {error}"
     except Exception as error:
         traceback.print_exc()
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return f"{type(error).__name__}: {one_line(error)}"

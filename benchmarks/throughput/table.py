@@ -7,6 +7,7 @@ number of threads or code revision is not continued but begun again.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.provenance import code_revision, processor
+from benchmarks.written import write
 
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "throughput"
 MEASURED, MISSING = "measured", "missing"
@@ -90,8 +92,7 @@ class Table:
         if not fresh and path.exists() and same:
             kept = {self._place(row): row for row in _read(path)}
             self._rows |= {place: row for place, row in kept.items() if place in self._rows}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        about.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        write(about, json.dumps(described, indent=2) + "\n")
         self._write()
 
     @property
@@ -118,12 +119,11 @@ class Table:
         return tuple(row[column] for column in self._key)
 
     def _write(self) -> None:
-        partial = self.path.with_suffix(".tmp")
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, self._columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self._rows.values())
-        partial.replace(self.path)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows.values())
+        write(self.path, text.getvalue())
 
 
 def _read(path: Path) -> list[Row]:

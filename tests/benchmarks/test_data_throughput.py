@@ -173,7 +173,8 @@ def test_both_ways_of_sampling_draw_the_same_tokens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(priors, "device_here", lambda: "cpu")
-    size = priors.Size("tiny", 2, 4, 2, 16, 16, 1, 2, batch=3)
+    size = priors.Size("tiny", 2, 4, 2, 16, 16, 1, 2, batch=3, plain=True)
+    assert priors.sampling(replace(size, plain=False), tmp_path).bare is None
     sides = priors.sampling(size, tmp_path)
     assert sides.bare is not None
     drawn = sides.harness()

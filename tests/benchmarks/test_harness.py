@@ -21,6 +21,7 @@ from wavedp.data.schema import Records
 from wavedp.data.toyfaces import ToyFaces
 from wavedp.dp import UserError
 from wavedp.dp.noise import GaussianNoise
+from wavedp.wavelet.generator import DPWavelet
 
 TINY = [
     "suite=smoke",
@@ -359,9 +360,17 @@ def test_an_interrupted_cell_goes_on_from_its_checkpoint(tmp_path, in_root, monk
         run.main(args)
     monkeypatch.setattr(GaussianNoise, "add_to", real)
     assert list(cache.rglob("*.key"))
+    rates, finetune = [], DPWavelet.finetune
+
+    def timed(self, private, trainer):
+        finetune(self, private, trainer)
+        rates.append(16 / trainer.train_seconds)
+
+    monkeypatch.setattr(DPWavelet, "finetune", timed)
     assert run.main(args) == 0
     record = load_folder(tmp_path / "results" / "smoke" / "records")[0]
     assert record.cost.train_seconds is None  # of one step of two
+    assert record.cost.train_examples_per_s == pytest.approx(rates[-1])  # of that step alone
     ledgers = list((tmp_path / "results" / "smoke" / "ledgers").iterdir())
     assert len(ledgers) == 1
     assert len(ledgers[0].read_text().splitlines()) == 1 + record.privacy.steps
@@ -371,17 +380,23 @@ def test_an_interrupted_cell_goes_on_from_its_checkpoint(tmp_path, in_root, monk
     assert not list(cache.rglob("training*.pt"))
 
 
-def test_a_cell_that_fails_after_queries_shows_what_they_cost(tmp_path, in_root, monkeypatch):
+@pytest.mark.parametrize("released", [0, 1])
+def test_a_cell_that_fails_shows_what_its_queries_cost(released, tmp_path, in_root, monkeypatch):
+    """And no more: a sum that was not released before the failure costs nothing."""
     axes = ("method=dp_wavelet", "suite.grid.row=[private]", "privacy.epsilon=[10]")
+    real = GaussianNoise.add_to
 
     def fails(self, sums, step):
-        raise RuntimeError
+        if step == released:
+            raise RuntimeError
+        real(self, sums, step)
 
     monkeypatch.setattr(GaussianNoise, "add_to", fails)
     assert run.main(overrides(tmp_path, tmp_path / "cache", *axes)) == 1
     record = load_folder(tmp_path / "results" / "smoke" / "records")[0]
     assert record.status == "failed"
-    assert 0 < record.privacy.epsilon_spent < 10
+    assert (record.privacy.epsilon_spent > 0) == (released > 0)
+    assert record.privacy.epsilon_spent < 10
 
 
 def test_records_round_trip_and_foreign_files_are_refused(tmp_path, cache, in_root):
@@ -461,6 +476,35 @@ def test_identical_sets_score_zero_and_shuffled_captions_agree_less(cache):
     right = agreement.compute()
     agreement.update(images, captions[1:] + captions[:1])
     assert right > agreement.compute() + 10
+
+
+def test_the_peak_of_a_cell_is_of_the_method_and_not_of_its_scoring(
+    tmp_path, cache, in_root, monkeypatch
+):
+    metered = []
+
+    class Meter(PeakMemory):
+        def __enter__(self):
+            metered.append("begins")
+            return self
+
+        def __exit__(self, *_):
+            metered.append("ends")
+            self.megabytes = 12.5
+
+    real = {"draw": DPWavelet.generate, "score": Scorer.values}
+
+    def noting(name):
+        return lambda self, *rest: metered.append(name) or real[name](self, *rest)
+
+    monkeypatch.setattr("benchmarks.hardware.PeakMemory", Meter)
+    monkeypatch.setattr(DPWavelet, "generate", noting("draw"))
+    monkeypatch.setattr(Scorer, "values", noting("score"))
+    args = overrides(tmp_path, cache, "method=dp_wavelet", "suite.grid.row=[pretrained]")
+    assert run.main(args) == 0
+    assert metered == ["begins", "draw", "ends", "score"]
+    record = load_folder(tmp_path / "results" / "smoke" / "records")[0]
+    assert record.cost.peak_memory_mb == 12.5
 
 
 def test_peak_memory_is_none_on_a_cpu():

@@ -39,7 +39,9 @@ def make_table(tmp_path):
 
     def make(machine=None, **settings):
         rows = [core.row_of(*case, "not measured yet") for case in cases]
-        where = (tmp_path / "x.csv", machine or Machine.here("cpu"))
+        # Of changed code no table is continued: here it is unchanged, whatever is being edited.
+        here = replace(Machine.here("cpu"), code_revision="0123abc")
+        where = (tmp_path / "x.csv", machine or here)
         return Table(*where, core.KEY, core.COLUMNS, rows, **settings)
 
     return make
@@ -84,6 +86,15 @@ def test_a_table_of_another_machine_is_not_continued(make_table):
     assert make_table().has(row("bookkeeping"))
     other = replace(Machine.here("cpu"), torch_version="0.0")
     assert not make_table(other).has(row("bookkeeping"))
+
+
+def test_a_table_that_cannot_be_written_stays_as_it_was(make_table):
+    table = make_table()
+    before = table.path.read_bytes()
+    with pytest.raises(ValueError, match="another"):
+        table.put(row("hooks") | {"another": "column"})
+    assert table.path.read_bytes() == before
+    assert {path.name for path in table.path.parent.iterdir()} == {"x.csv", "x.json"}
 
 
 def test_a_row_that_fails_is_a_reason_and_not_the_end():

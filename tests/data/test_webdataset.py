@@ -162,6 +162,16 @@ def test_reading_stays_within_the_member(tmp_path: Path) -> None:
     assert io.BytesIO(image_bytes(1)).read()[:4] == b"\x89PNG"
 
 
+def test_a_shard_that_has_become_a_device_is_not_read(tmp_path: Path) -> None:
+    """As little as a file that is one: to read it may never end."""
+    write_tar(tmp_path / "s/x.tar", record(1))
+    photo = webdataset(tmp_path / "s", tmp_path, public_records=1).survey()["public"][0]
+    (tmp_path / "s/x.tar").unlink()
+    (tmp_path / "s/x.tar").symlink_to("/dev/zero")
+    with pytest.raises(OSError, match="not a plain file"):
+        photo.image.read()
+
+
 def header(name: str, size: int) -> bytes:
     """A tar header whose size is a signed number in base 256, as the format allows."""
     block = bytearray(tarfile.TarInfo(name).tobuf())

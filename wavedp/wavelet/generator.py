@@ -80,7 +80,8 @@ class DPWavelet(nn.Module):
         elif stage == "prior":
             self._training.pretrain(self.prior, self.tokenizer, public, trainer)
         else:
-            assert isinstance(self.upsampler, DetailNetwork) and self._upsampler_training
+            assert isinstance(self.upsampler, DetailNetwork)
+            assert self._upsampler_training is not None
             self.tokenizer.eval().requires_grad_(False)
             self._upsampler_training.pretrain(self.upsampler, self._as_drawn, public, trainer)
 
