@@ -32,9 +32,11 @@ mutants: $(VENV)/.ready  ## plants every known trap of DP training and shows tha
 report: $(VENV)/.ready  ## tables, plots and the page again, from the committed records
 	$(RUN) -m benchmarks.report suite=embedded
 
-checkpoints: $(VENV)/.ready  ## the public checkpoints and the yardstick again (about 40 minutes)
+checkpoints: $(VENV)/.ready  ## the public checkpoints and the yardstick again (about two hours)
 	$(RUN) -m benchmarks.yardstick train
 	$(RUN) -m benchmarks.pretrain method=dp_wavelet force=true
+	$(RUN) -m benchmarks.pretrain method=dp_wavelet_quarter stage=upsampler force=true
+	$(RUN) -m benchmarks.pretrain method=dp_llamagen force=true
 
 throughput: export KINETO_LOG_LEVEL = 99
 throughput: $(VENV)/.ready  ## speed of the core, of data, metrics and the wavelet, as ratios to the same without us
