@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from wavedp.data.schema import Records
 from wavedp.nn.images import to_float
+from wavedp.nn.tokenizer import Tokenizer
 from wavedp.wavelet.prior import SpectralPrior
 from wavedp.wavelet.tokenizer import SpectralTokenizer
 from wavedp.wavelet.training import PriorTraining, next_token_loss
@@ -25,8 +26,10 @@ def psnr(squared_error: float) -> float:
 
 
 @torch.no_grad()
-def report_tokenizer(tokenizer: SpectralTokenizer, held_out: Records) -> Mapping[str, float]:
+def report_tokenizer(tokenizer: Tokenizer, held_out: Records) -> Mapping[str, float]:
     """PSNR in dB decoded from the first scales, and how much of each codebook is in use.
+
+    With several scales the first has its own codebooks, the details share theirs.
 
     ``used`` is the share of entries that some token chose, ``perplexity`` the effective number of
     entries by the entropy of the choices, over K.
@@ -51,7 +54,8 @@ def report_tokenizer(tokenizer: SpectralTokenizer, held_out: Records) -> Mapping
     }
     shares = counts / counts.sum(-1, keepdim=True)
     entropy = -(shares * shares.clamp_min(1e-12).log()).sum(-1)
-    for kind, name in enumerate(("approximation", "detail")[: tokenizer.scales]):
+    names = ("approximation", "detail") if tokenizer.scales > 1 else ("codebook",)
+    for kind, name in enumerate(names):
         found[f"used_{name}"] = float((counts[kind] > 0).double().mean())
         found[f"perplexity_{name}"] = float(entropy[kind].exp().mean() / shape[2])
     return found

@@ -18,6 +18,7 @@ from wavedp.nn.images import as_tensor, to_float
 from wavedp.nn.reconstruction import Judge, Reconstruction, pyramid_error
 from wavedp.nn.schedule import cosine
 from wavedp.nn.text import TextEncoder
+from wavedp.nn.tokenizer import Tokenizer
 from wavedp.wavelet.encoders import CaptionEncoder, TokenEncoder
 from wavedp.wavelet.prior import SpectralPrior
 from wavedp.wavelet.tokenizer import SpectralTokenizer
@@ -25,10 +26,10 @@ from wavedp.wavelet.tokenizer import SpectralTokenizer
 
 @dataclass(frozen=True)
 class TokenizerTraining:
-    """How the tokenizer is trained on public images.
+    """How a tokenizer is trained on public images.
 
-    The whole image is judged by everything there is, the partial decodings by their squared
-    error, so that one tokenizer serves all resolutions.
+    The whole image is judged by everything there is, the partial decodings of one with several
+    scales by their squared error, so that it serves all resolutions.
 
     Attributes:
         judge: rates and weights. SIT: adversarial 0.1, perceptual 0.1, absolute 0.
@@ -40,7 +41,7 @@ class TokenizerTraining:
     commitment: float = 0.25
     first_images: int = 2000
 
-    def pretrain(self, tokenizer: SpectralTokenizer, public: Records, trainer: Trainer) -> None:
+    def pretrain(self, tokenizer: Tokenizer, public: Records, trainer: Trainer) -> None:
         """Train it on public images; it is left in eval mode, frozen."""
         images = as_tensor(public.images)
         tokenizer.train()
