@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from wavedp.dp import UserError
+from wavedp.nn.draw import nucleus
 from wavedp.nn.text import HashedText
-from wavedp.wavelet.prior import SpectralPrior, nucleus
+from wavedp.wavelet.prior import SpectralPrior
 from wavedp.wavelet.tokenizer import SpectralTokenizer
 from wavedp.wavelet.training import PriorTraining, check_prompts, check_together, next_token_loss
 

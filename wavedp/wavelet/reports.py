@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from wavedp.data.schema import Records
 from wavedp.nn.images import to_float
+from wavedp.nn.prior import CodePrior
 from wavedp.nn.tokenizer import Tokenizer
-from wavedp.wavelet.prior import SpectralPrior
-from wavedp.wavelet.tokenizer import SpectralTokenizer
 from wavedp.wavelet.training import PriorTraining, next_token_loss
 
 BATCH = 250
@@ -63,7 +62,7 @@ def report_tokenizer(tokenizer: Tokenizer, held_out: Records) -> Mapping[str, fl
 
 @torch.no_grad()
 def report_prior(
-    prior: SpectralPrior, tokenizer: SpectralTokenizer, training: PriorTraining, held_out: Records
+    prior: CodePrior, tokenizer: Tokenizer, training: PriorTraining, held_out: Records
 ) -> Mapping[str, float]:
     """Bits per code of unseen public records, given their captions."""
     columns = training.columns(tokenizer, held_out)
