@@ -271,11 +271,12 @@ def load_llama(
     """
     try:
         entries, width = state["tok_embeddings.weight"].shape
+        slots, text_width = state["cls_embedding.uncond_embedding"].shape
         prior = LlamaPrior(
             grid,
-            1,
-            entries,
-            *state["cls_embedding.uncond_embedding"].shape,
+            codebook_size=entries,
+            text_slots=slots,
+            text_width=text_width,
             width=width,
             depth=sum(name.endswith(".attention.wqkv.weight") for name in state),
             heads=width // head_width,
