@@ -39,6 +39,7 @@ class Refuse:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Refuse())
 import wavedp.dp, wavedp.nn.text, wavedp.nn.transformer, wavedp.nn.images, wavedp.nn.schedule
+import wavedp.nn.llama, wavedp.nn.vqgan, wavedp.nn.lora
 import wavedp.dp.clipping.bookkeeping, wavedp.dp.clipping.per_example, wavedp.dp.clipping.ordinary
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

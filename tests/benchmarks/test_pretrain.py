@@ -52,6 +52,26 @@ def test_every_stage_is_made_with_a_report_and_kept(overrides, tmp_path, capsys)
     assert before == {s: (tmp_path / f"{s}.safetensors").read_bytes() for s in STAGES}
 
 
+def test_a_raster_tokenizer_and_its_prior_are_made_by_the_same_command(tmp_path, cache):
+    sizes = ["codes=2", "codebook_size=16", "width=8"]
+    assert not main(
+        [
+            *("method=dp_llamagen", f"cache_dir={cache}"),
+            "+method.generator.tokenizer_training.first_images=20",
+            *(f"method.generator.tokenizer.{size}" for size in sizes),
+            *("method.generator.prior.width=16", "method.generator.prior.depth=1"),
+            *(f"method.weights.{s}={tmp_path}/{s}.safetensors" for s in ("tokenizer", "prior")),
+            *(
+                f"method.pretraining.{stage}={{records:40,held_out:12,batch:8,steps:2,ema_decay:0}}"
+                for stage in ("tokenizer", "prior")
+            ),
+        ]
+    )
+    reports = [json.loads((tmp_path / f"{s}.json").read_text())["report"] for s in STAGES[:2]]
+    assert reports[0].keys() == {"psnr_32px", "used_codebook", "perplexity_codebook"}
+    assert 0 < reports[1]["bits_per_code"] < 8
+
+
 @pytest.mark.parametrize("stage", ["tokenizer", "upsampler"])
 def test_a_stage_that_was_stopped_goes_on_to_the_same_weights(
     stage, overrides, tmp_path, monkeypatch

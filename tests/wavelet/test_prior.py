@@ -7,7 +7,7 @@ import torch
 
 from wavedp.dp import UserError
 from wavedp.nn.text import HashedText
-from wavedp.wavelet.prior import SpectralPrior, nucleus
+from wavedp.wavelet.prior import SpectralPrior
 from wavedp.wavelet.tokenizer import SpectralTokenizer
 from wavedp.wavelet.training import PriorTraining, check_prompts, check_together, next_token_loss
 
@@ -119,13 +119,6 @@ def test_text_is_frozen_the_same_everywhere_and_tells_word_pairs_apart():
     assert not torch.allclose(a, b)
     assert not empty.any()
     assert a.flatten()[0].item() == pytest.approx(text(["a red hat on blue hair"])[0, 0, 0].item())
-
-
-def test_a_nucleus_is_the_fewest_codes_that_hold_the_share():
-    rows = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.05, 0.05, 0.1, 0.8]])
-    kept = nucleus(rows, 0.7) > 0
-    assert kept.tolist() == [[True, True, False, False], [False, False, False, True]]
-    assert (nucleus(rows, 0.81) > 0).sum(1).tolist() == [3, 2]
 
 
 @torch.no_grad()

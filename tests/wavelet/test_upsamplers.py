@@ -121,7 +121,7 @@ class Evil:
 
 def test_weights_that_cannot_be_used_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"no upsampler weights at .*none\.pth"):
+    with pytest.raises(UserError, match=r"no weights at .*none\.pth"):
         PublishedUpsampler("none.pth", 2)
     torch.save({"weights": Evil()}, "evil.pth")
     with pytest.raises(UserError, match=r"evil\.pth cannot be read"):

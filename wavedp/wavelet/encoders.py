@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wavedp.nn.images import to_float
 from wavedp.nn.text import TextEncoder
-from wavedp.wavelet.tokenizer import SpectralTokenizer
+from wavedp.nn.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class TokenEncoder:
         scales: how many leading scales are kept. What is not encoded cannot leak.
     """
 
-    tokenizer: SpectralTokenizer
+    tokenizer: Tokenizer
     scales: int
 
     @property

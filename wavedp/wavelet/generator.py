@@ -36,7 +36,7 @@ class DPWavelet(nn.Module):
         upsampler_training: how a detail network is trained; None for an upsampler that is not
             trained here.
         private_scales: scales under DP, 1 (LL alone) to all.
-        freeze_codes: see :meth:`~wavedp.wavelet.prior.SpectralPrior.freeze_codes`.
+        freeze_codes: see :meth:`~wavedp.nn.prior.CodePrior.freeze_codes`.
     """
 
     conditioning: ClassVar[Literal["text", "none"]] = "text"

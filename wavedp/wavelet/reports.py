@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from wavedp.data.schema import Records
 from wavedp.nn.images import to_float
-from wavedp.wavelet.prior import SpectralPrior
-from wavedp.wavelet.tokenizer import SpectralTokenizer
+from wavedp.nn.prior import CodePrior
+from wavedp.nn.tokenizer import Tokenizer
 from wavedp.wavelet.training import PriorTraining, next_token_loss
 
 BATCH = 250
@@ -25,8 +25,10 @@ def psnr(squared_error: float) -> float:
 
 
 @torch.no_grad()
-def report_tokenizer(tokenizer: SpectralTokenizer, held_out: Records) -> Mapping[str, float]:
+def report_tokenizer(tokenizer: Tokenizer, held_out: Records) -> Mapping[str, float]:
     """PSNR in dB decoded from the first scales, and how much of each codebook is in use.
+
+    With several scales the first has its own codebooks, the details share theirs.
 
     ``used`` is the share of entries that some token chose, ``perplexity`` the effective number of
     entries by the entropy of the choices, over K.
@@ -51,7 +53,8 @@ def report_tokenizer(tokenizer: SpectralTokenizer, held_out: Records) -> Mapping
     }
     shares = counts / counts.sum(-1, keepdim=True)
     entropy = -(shares * shares.clamp_min(1e-12).log()).sum(-1)
-    for kind, name in enumerate(("approximation", "detail")[: tokenizer.scales]):
+    names = ("approximation", "detail") if tokenizer.scales > 1 else ("codebook",)
+    for kind, name in enumerate(names):
         found[f"used_{name}"] = float((counts[kind] > 0).double().mean())
         found[f"perplexity_{name}"] = float(entropy[kind].exp().mean() / shape[2])
     return found
@@ -59,7 +62,7 @@ def report_tokenizer(tokenizer: SpectralTokenizer, held_out: Records) -> Mapping
 
 @torch.no_grad()
 def report_prior(
-    prior: SpectralPrior, tokenizer: SpectralTokenizer, training: PriorTraining, held_out: Records
+    prior: CodePrior, tokenizer: Tokenizer, training: PriorTraining, held_out: Records
 ) -> Mapping[str, float]:
     """Bits per code of unseen public records, given their captions."""
     columns = training.columns(tokenizer, held_out)

@@ -21,13 +21,12 @@ from torch import Tensor, nn
 from wavedp.dp.errors import UserError
 from wavedp.nn.fingerprint import fingerprint
 from wavedp.nn.quantizer import Quantized, Quantizer
+from wavedp.nn.tokenizer import LARGEST_CODEBOOK, Tokenizer
 from wavedp.wavelet.adtransformer import ADTransformer, Parted
 from wavedp.wavelet.transform import check_divisible, decompose, reconstruct
 
-LARGEST_CODEBOOK = 2**15
 
-
-class SpectralTokenizer(nn.Module):
+class SpectralTokenizer(Tokenizer):
     """Images in [-1, 1] to tokens and back, for any number of leading scales.
 
     SIT has one code per token; with small codebooks, several (residual quantisation) keep more.

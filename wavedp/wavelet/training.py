@@ -1,4 +1,4 @@
-"""How the spectral tokenizer and the prior are trained, shared by every method that has them."""
+"""How a tokenizer and a prior over its codes are trained, shared by every method with such."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from wavedp.dp.errors import UserError
 from wavedp.dp.private import PrivateRecords
 from wavedp.dp.trainer import Trainer
 from wavedp.nn.images import as_tensor, to_float
+from wavedp.nn.prior import CodePrior
 from wavedp.nn.reconstruction import Judge, Reconstruction, pyramid_error
 from wavedp.nn.schedule import cosine
 from wavedp.nn.text import TextEncoder
+from wavedp.nn.tokenizer import Tokenizer
 from wavedp.wavelet.encoders import CaptionEncoder, TokenEncoder
-from wavedp.wavelet.prior import SpectralPrior
-from wavedp.wavelet.tokenizer import SpectralTokenizer
 
 
 @dataclass(frozen=True)
 class TokenizerTraining:
-    """How the tokenizer is trained on public images.
+    """How a tokenizer is trained on public images.
 
-    The whole image is judged by everything there is, the partial decodings by their squared
-    error, so that one tokenizer serves all resolutions.
+    The whole image is judged by everything there is, the partial decodings of one with several
+    scales by their squared error, so that it serves all resolutions.
 
     Attributes:
         judge: rates and weights. SIT: adversarial 0.1, perceptual 0.1, absolute 0.
@@ -40,7 +40,7 @@ class TokenizerTraining:
     commitment: float = 0.25
     first_images: int = 2000
 
-    def pretrain(self, tokenizer: SpectralTokenizer, public: Records, trainer: Trainer) -> None:
+    def pretrain(self, tokenizer: Tokenizer, public: Records, trainer: Trainer) -> None:
         """Train it on public images; it is left in eval mode, frozen."""
         images = as_tensor(public.images)
         tokenizer.train()
@@ -58,11 +58,16 @@ class TokenizerTraining:
         return torch.as_tensor(total + self.commitment * commitment)
 
 
-def next_token_loss(condition_dropout: float) -> Callable[[nn.Module, Batch], Tensor]:
+def next_token_loss(
+    condition_dropout: float, without_text: Callable[[Tensor], Tensor] = torch.zeros_like
+) -> Callable[[nn.Module, Batch], Tensor]:
     """Mean cross-entropy of a record's codes given one of its captions, ``[b]``.
 
     Batches have ``tokens`` ``[b, t, C]`` and ``text`` ``[b, captions, slots, width]``; one caption
     per record is drawn, and dropped with the given probability for guidance.
+
+    Args:
+        without_text: what stands in the place of encoded captions that are dropped.
     """
 
     def loss(prior: nn.Module, batch: Batch) -> Tensor:
@@ -70,7 +75,8 @@ def next_token_loss(condition_dropout: float) -> Callable[[nn.Module, Batch], Te
         rows = torch.arange(len(tokens), device=tokens.device)
         choice = torch.randint(texts.shape[1], (len(tokens),), device=tokens.device)
         keep = torch.rand(len(tokens), 1, 1, device=tokens.device) >= condition_dropout
-        logits = prior(tokens, texts[rows, choice].float() * keep)
+        text = texts[rows, choice].float()
+        logits = prior(tokens, text.where(keep, without_text(text)))
         parts = [
             part
             for scale in tokens.chunk(len(logits) // tokens.shape[2], 1)
@@ -94,7 +100,7 @@ class PriorTraining:
         captions: captions kept per record, a public constant.
         pretraining_rate, finetuning_rate: AdamW learning rates.
         condition_dropout: chance that a record trains without its caption.
-        guidance, temperature, top_k, top_p: of sampling, see :meth:`SpectralPrior.sample`.
+        guidance, temperature, top_k, top_p: of sampling, see :meth:`CodePrior.sample`.
         batch: images drawn at once.
     """
 
@@ -131,14 +137,14 @@ class PriorTraining:
                 )
 
     def pretrain(
-        self, prior: SpectralPrior, tokenizer: SpectralTokenizer, public: Records, trainer: Trainer
+        self, prior: CodePrior, tokenizer: Tokenizer, public: Records, trainer: Trainer
     ) -> None:
         """All scales of the public records."""
         columns = self.columns(tokenizer, public)
         prior.belong_to(tokenizer.key, self.text.key)
         self._fit(prior, columns, trainer, self.pretraining_rate, "pretraining the prior")
 
-    def columns(self, tokenizer: SpectralTokenizer, public: Records) -> dict[str, Tensor]:
+    def columns(self, tokenizer: Tokenizer, public: Records) -> dict[str, Tensor]:
         """Public records as the prior sees them: ``tokens`` of all scales, and ``text``."""
         columns: dict[str, Tensor] = {}
         for encode in self._encoders(tokenizer, tokenizer.scales):
@@ -150,8 +156,8 @@ class PriorTraining:
 
     def finetune(
         self,
-        prior: SpectralPrior,
-        tokenizer: SpectralTokenizer,
+        prior: CodePrior,
+        tokenizer: Tokenizer,
         private: PrivateRecords,
         scales: int,
         trainer: Trainer,
@@ -161,7 +167,7 @@ class PriorTraining:
         """DP-finetune on the first ``scales`` scales of the private records.
 
         Every weight that these scales use is trained; with ``freeze_codes``, all but those that
-        :meth:`SpectralPrior.freeze_codes` names.
+        :meth:`CodePrior.freeze_codes` names.
         """
         tokens = private.map(*self._encoders(tokenizer, scales), progress=trainer.progress)
         prior.freeze_above(scales)
@@ -171,7 +177,7 @@ class PriorTraining:
 
     def _fit(
         self,
-        prior: SpectralPrior,
+        prior: CodePrior,
         records: PrivateRecords | Batch,
         trainer: Trainer,
         rate: float,
@@ -181,17 +187,15 @@ class PriorTraining:
         optimizer = torch.optim.AdamW(
             parameters, lr=rate, weight_decay=self.weight_decay, betas=(0.9, 0.99)
         )
-        loss = next_token_loss(self.condition_dropout)
+        loss = next_token_loss(self.condition_dropout, prior.without_text)
         trainer.fit(prior, loss, records, optimizer, cosine(), label)
 
-    def _encoders(
-        self, tokenizer: SpectralTokenizer, scales: int
-    ) -> tuple[TokenEncoder, CaptionEncoder]:
+    def _encoders(self, tokenizer: Tokenizer, scales: int) -> tuple[TokenEncoder, CaptionEncoder]:
         return TokenEncoder(tokenizer.eval(), scales), CaptionEncoder(self.text, self.captions)
 
     def sample(
         self,
-        prior: SpectralPrior,
+        prior: CodePrior,
         captions: Sequence[str],
         scales: int,
         seed: int,
@@ -218,7 +222,7 @@ class PriorTraining:
             )
 
 
-def check_together(prior: SpectralPrior, tokenizer: SpectralTokenizer, text: TextEncoder) -> None:
+def check_together(prior: CodePrior, tokenizer: Tokenizer, text: TextEncoder) -> None:
     """Refuse a prior, a tokenizer and a text encoder that do not fit each other.
 
     Raises:

@@ -111,8 +111,8 @@ class DetailTraining:
             images = to_float(batch["images"])
             low = F.avg_pool2d(images, network.factor)
             with torch.no_grad():
-                pick = torch.rand(len(images), 1, 1, 1, device=images.device) < self.degraded
-                low = degrade(images).where(pick, low)
+                pick = torch.rand(len(images), device=images.device) < self.degraded
+                low[pick] = degrade(images[pick])
             return model.loss(network(low), images, F.interpolate(low, images.shape[-1]))
 
         columns, label = {"images": as_tensor(public.images)}, "pretraining the upsampler"

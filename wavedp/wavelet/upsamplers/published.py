@@ -6,17 +6,17 @@ loads them without running code of theirs: ESRGAN, SwinIR, HAT, DAT, RealCUGAN a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wavedp.dp.errors import UserError
 from wavedp.nn.imdn import is_imdn, load_imdn
+from wavedp.nn.state import read_state
 
 
 class PublishedUpsampler(nn.Module):
@@ -65,7 +65,7 @@ def read_network(path: Path) -> tuple[nn.Module, int, Callable[[Any, Tensor], Te
     Raises:
         UserError: see :class:`PublishedUpsampler`.
     """
-    state = _read_state(path)
+    state = read_state(path, "upsampler.path")
     if is_imdn(state):
         network, factor = load_imdn(state)
         return network, factor, _plain_call
@@ -90,23 +90,3 @@ def read_network(path: Path) -> tuple[nn.Module, int, Callable[[Any, Tensor], Te
 
 def _plain_call(network: nn.Module, images: Tensor) -> Tensor:
     return torch.as_tensor(network(images))
-
-
-def _read_state(path: Path) -> Mapping[str, Tensor]:
-    if not path.is_file():
-        raise UserError(f"There are no upsampler weights at {path}; set upsampler.path.")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(
-            f"{path.name} cannot be read as weights (tensors only, no code): it is damaged or of "
-            "another kind."
-        ) from error
-    for key in ("params_ema", "params", "state_dict", "model"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{path.name} holds no state dict.")
-    return state

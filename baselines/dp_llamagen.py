@@ -1,0 +1,100 @@
+"""DP-LlamaGen: LlamaGen (Sun et al. 2024, arXiv 2406.06525) finetuned with DP-SGD.
+
+The raster counterpart of DP-Wavelet: a public VQ tokenizer without scales, and a Llama over its
+tokens that has to learn all of an image under DP, as a whole or through low-rank adapters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from wavedp.data.schema import Records
+from wavedp.dp.errors import UserError
+from wavedp.dp.private import PrivateRecords
+from wavedp.dp.trainer import Trainer
+from wavedp.nn.images import to_float, to_uint8
+from wavedp.nn.llama import LlamaPrior
+from wavedp.nn.lora import adapted
+from wavedp.nn.tokenizer import Tokenizer
+from wavedp.wavelet.reports import report_prior, report_tokenizer
+from wavedp.wavelet.training import PriorTraining, TokenizerTraining, check_prompts, check_together
+
+ADAPTED = ("qkv", "out", "gate", "up", "down")
+"""Layers of a block that get an adapter: all of its linear ones."""
+
+
+class DPLlamaGen(nn.Module):
+    """A raster tokenizer and a Llama over its tokens.
+
+    Args:
+        tokenizer, prior: the publicly pretrained parts.
+        training: how the prior is trained and sampled.
+        tokenizer_training: how the tokenizer is trained; None for published parts, which are not
+            trained here.
+        lora_rank: finetune adapters of this rank in every block; 0 finetunes every weight.
+    """
+
+    conditioning: ClassVar[Literal["text", "none"]] = "text"
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prior: LlamaPrior,
+        training: PriorTraining,
+        tokenizer_training: TokenizerTraining | None = None,
+        lora_rank: int = 0,
+    ) -> None:
+        super().__init__()
+        self.tokenizer, self.prior = tokenizer, prior
+        self.resolution = tokenizer.resolution
+        self._training, self._tokenizer_training = training, tokenizer_training
+        self._lora_rank = lora_rank
+        if lora_rank < 0:
+            raise UserError(f"lora_rank={lora_rank} must not be negative; 0 trains every weight.")
+
+    @property
+    def stages(self) -> Mapping[str, tuple[str, ...]]:
+        """See :class:`wavedp.protocol.ImageGenerator`. Published parts are not trained."""
+        return {"tokenizer": (), "prior": ("tokenizer",)} if self._tokenizer_training else {}
+
+    def pretrain(self, stage: str, public: Records, trainer: Trainer) -> None:
+        """See :class:`wavedp.protocol.ImageGenerator`."""
+        assert self._tokenizer_training
+        if stage == "tokenizer":
+            self._tokenizer_training.pretrain(self.tokenizer, public, trainer)
+        else:
+            self._training.pretrain(self.prior, self.tokenizer, public, trainer)
+
+    def report(self, stage: str, held_out: Records) -> Mapping[str, float]:
+        """See :class:`wavedp.protocol.ImageGenerator`."""
+        if stage == "tokenizer":
+            return report_tokenizer(self.tokenizer, held_out)
+        return report_prior(self.prior, self.tokenizer, self._training, held_out)
+
+    def check(self, prompts: Sequence[str]) -> None:
+        """See :class:`wavedp.protocol.ImageGenerator`."""
+        check_together(self.prior, self.tokenizer, self._training.text)
+        check_prompts(self._training.text, prompts)
+
+    def finetune(self, private: PrivateRecords, trainer: Trainer) -> None:
+        """DP-finetune the prior, or adapters that become part of it."""
+        rank = self._lora_rank
+        with adapted(self.prior, ADAPTED, rank) if rank else nullcontext():
+            scales = self.tokenizer.scales
+            self._training.finetune(self.prior, self.tokenizer, private, scales, trainer)
+
+    @torch.no_grad()
+    def generate(self, captions: Sequence[str], seed: int) -> Iterator[Tensor]:
+        """Draw all tokens from the prior and decode them."""
+        for tokens in self._training.sample(self.prior, captions, self.tokenizer.scales, seed):
+            yield to_uint8(self.tokenizer.decode(tokens))
+
+    @torch.no_grad()
+    def oracle(self, images: Tensor) -> Tensor:
+        """What the tokenizer keeps of real images."""
+        return to_uint8(self.tokenizer.decode(self.tokenizer.encode(to_float(images))))
