@@ -7,25 +7,19 @@ tokens that has to learn all of an image under DP, as a whole or through low-ran
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from wavedp.data.schema import Records
-from wavedp.dp.errors import UserError
 from wavedp.dp.private import PrivateRecords
 from wavedp.dp.trainer import Trainer
 from wavedp.nn.images import to_float, to_uint8
 from wavedp.nn.llama import LlamaPrior
-from wavedp.nn.lora import adapted
 from wavedp.nn.tokenizer import Tokenizer
 from wavedp.wavelet.reports import report_prior, report_tokenizer
 from wavedp.wavelet.training import PriorTraining, TokenizerTraining, check_prompts, check_together
-
-ADAPTED = ("qkv", "out", "gate", "up", "down")
-"""Layers of a block that get an adapter: all of its linear ones."""
 
 
 class DPLlamaGen(nn.Module):
@@ -36,7 +30,6 @@ class DPLlamaGen(nn.Module):
         training: how the prior is trained and sampled.
         tokenizer_training: how the tokenizer is trained; None for published parts, which are not
             trained here.
-        lora_rank: finetune adapters of this rank in every block; 0 finetunes every weight.
     """
 
     conditioning: ClassVar[Literal["text", "none"]] = "text"
@@ -47,15 +40,11 @@ class DPLlamaGen(nn.Module):
         prior: LlamaPrior,
         training: PriorTraining,
         tokenizer_training: TokenizerTraining | None = None,
-        lora_rank: int = 0,
     ) -> None:
         super().__init__()
         self.tokenizer, self.prior = tokenizer, prior
         self.resolution = tokenizer.resolution
         self._training, self._tokenizer_training = training, tokenizer_training
-        self._lora_rank = lora_rank
-        if lora_rank < 0:
-            raise UserError(f"lora_rank={lora_rank} must not be negative; 0 trains every weight.")
 
     @property
     def stages(self) -> Mapping[str, tuple[str, ...]]:
@@ -83,10 +72,8 @@ class DPLlamaGen(nn.Module):
 
     def finetune(self, private: PrivateRecords, trainer: Trainer) -> None:
         """DP-finetune the prior, or adapters that become part of it."""
-        rank = self._lora_rank
-        with adapted(self.prior, ADAPTED, rank) if rank else nullcontext():
-            scales = self.tokenizer.scales
-            self._training.finetune(self.prior, self.tokenizer, private, scales, trainer)
+        scales = self.tokenizer.scales
+        self._training.finetune(self.prior, self.tokenizer, private, scales, trainer)
 
     @torch.no_grad()
     def generate(self, captions: Sequence[str], seed: int) -> Iterator[Tensor]:

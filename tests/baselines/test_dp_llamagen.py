@@ -17,15 +17,17 @@ RECORDS = 24
 CODES = {"codes": 2, "codebook_size": 12}
 
 
-def made(codebook_size=12, **settings):
+def made(codebook_size=12, tokenizer_training=None, **settings):
     torch.manual_seed(0)
     tokenizer = RasterTokenizer(32, 3, 2, codebook_size, code_width=4, width=8).eval()
     sizes = {"text_slots": 2, "text_width": 8, "width": 16, "depth": 2, "heads": 2}
     prior = LlamaPrior(4, **CODES, **sizes, multiple_of=8).eval()
     for output in prior.outputs:  # zeros would hide the blocks from the first gradient
         torch.nn.init.normal_(output.weight, std=0.1)
-    training = PriorTraining(HashedText(2, 8), finetuning_rate=0.05, guidance=2.0, batch=4)
-    return DPLlamaGen(tokenizer, prior, training, **settings)
+    training = PriorTraining(
+        HashedText(2, 8), finetuning_rate=0.05, guidance=2.0, batch=4, **settings
+    )
+    return DPLlamaGen(tokenizer, prior, training, tokenizer_training)
 
 
 def finetuned(cache, folder, **settings):

@@ -10,10 +10,10 @@ from wavedp.data.toyfaces import ToyFaces
 from wavedp.dp import DPPlan, Ledger, PrivateRecords, Trainer, UserError
 
 
-def released(images, captions, folder, noise_seed=1):
+def released(images, captions, folder, *overrides, noise_seed=1):
     """Weights and samples after finetuning with fixed noise."""
     seed_everything(0)
-    generator = make_generator(cells(["method=dp_wavelet", "dataset=toyfaces"])[0])
+    generator = make_generator(cells(["method=dp_wavelet", "dataset=toyfaces", *overrides])[0])
     plan = DPPlan.calibrate(
         epsilon=5, delta=1e-5, records=len(images), expected_batch=16, steps=2, clip=1.0
     )
@@ -56,6 +56,17 @@ def test_only_the_low_band_of_private_images_matters(faces, tmp_path):
     # The test can fail: other low bands do give other weights.
     weights3, _ = released(255 - images, captions, tmp_path)
     assert any(not torch.equal(weights[k], weights3[k]) for k in weights)
+
+
+def test_adapters_move_the_blocks_of_the_prior_alone(faces, tmp_path):
+    images, captions = np.array(faces.images), list(faces.captions)
+    before = make_generator(cells(["method=dp_wavelet", "dataset=toyfaces"])[0]).state_dict()
+    after, _ = released(images, captions, tmp_path, "method.generator.training.lora_rank=2")
+    assert after.keys() == before.keys()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert len(moved) == 3 * 4
+    assert all(name.startswith("prior.transformer.blocks.") for name in moved)
+    assert {name.split(".")[-2] for name in moved} == {"qkv", "out", "up", "down"}
 
 
 def test_the_public_prior_can_be_the_upsampler():

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import partial
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -142,6 +143,7 @@ class LlamaPrior(CodePrior):
         multiple_of: see :func:`hidden_width`.
     """
 
+    adaptable: ClassVar[tuple[str, ...]] = ("qkv", "out", "gate", "up", "down")
     no_text: Tensor
 
     def __init__(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +34,10 @@ class CodePrior(nn.Module, ABC):
     Attributes:
         embeddings, outputs: how codes are read and scored.
         code_norm, code_hidden: of the head, ``[..., d]`` to the same.
+        adaptable: names of the linear layers in a block, which can have adapters (LoRA).
     """
+
+    adaptable: ClassVar[tuple[str, ...]]
 
     encoders: Tensor
     embeddings: nn.Module

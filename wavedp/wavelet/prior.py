@@ -9,6 +9,8 @@ Shapes: b rows, t tokens, C codes per token, K codebook entries, d width.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -25,6 +27,7 @@ class SpectralPrior(CodePrior):
         width, depth, heads: of the transformer.
     """
 
+    adaptable: ClassVar[tuple[str, ...]] = ("qkv", "out", "up", "down")
     embeddings: nn.ModuleList
 
     def __init__(

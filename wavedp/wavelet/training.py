@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from wavedp.dp.errors import UserError
 from wavedp.dp.private import PrivateRecords
 from wavedp.dp.trainer import Trainer
 from wavedp.nn.images import as_tensor, to_float
+from wavedp.nn.lora import adapted
 from wavedp.nn.prior import CodePrior
 from wavedp.nn.reconstruction import Judge, Reconstruction, pyramid_error
 from wavedp.nn.schedule import cosine
@@ -102,6 +104,8 @@ class PriorTraining:
         condition_dropout: chance that a record trains without its caption.
         guidance, temperature, top_k, top_p: of sampling, see :meth:`CodePrior.sample`.
         batch: images drawn at once.
+        lora_rank: finetune adapters of this rank in every block, and nothing else; 0 finetunes
+            the weights themselves.
     """
 
     text: TextEncoder
@@ -115,6 +119,7 @@ class PriorTraining:
     top_k: int = 0
     top_p: float = 1.0
     batch: int = 500
+    lora_rank: int = 0
 
     def __post_init__(self) -> None:
         """Raises:
@@ -127,13 +132,14 @@ class PriorTraining:
             "condition_dropout": 0 <= self.condition_dropout <= 1,
             "captions": self.captions >= 1,
             "batch": self.batch >= 1,
+            "lora_rank": self.lora_rank >= 0,
         }
         for name, fits in ranges.items():
             if not fits:
                 raise UserError(
-                    f"training.{name}={getattr(self, name)} is out of range: temperature and "
-                    "top_k must not be negative, top_p lies in (0, 1], condition_dropout in "
-                    "[0, 1], captions and batch are at least 1."
+                    f"training.{name}={getattr(self, name)} is out of range: temperature, top_k "
+                    "and lora_rank must not be negative, top_p lies in (0, 1], "
+                    "condition_dropout in [0, 1], captions and batch are at least 1."
                 )
 
     def pretrain(
@@ -167,13 +173,16 @@ class PriorTraining:
         """DP-finetune on the first ``scales`` scales of the private records.
 
         Every weight that these scales use is trained; with ``freeze_codes``, all but those that
-        :meth:`CodePrior.freeze_codes` names.
+        :meth:`CodePrior.freeze_codes` names; with ``lora_rank``, adapters alone, which are part of
+        the weights afterwards.
         """
         tokens = private.map(*self._encoders(tokenizer, scales), progress=trainer.progress)
         prior.freeze_above(scales)
         if freeze_codes:
             prior.freeze_codes()
-        self._fit(prior, tokens, trainer, self.finetuning_rate, "finetuning the prior")
+        rank = self.lora_rank
+        with adapted(prior, prior.adaptable, rank) if rank else nullcontext():
+            self._fit(prior, tokens, trainer, self.finetuning_rate, "finetuning the prior")
 
     def _fit(
         self,
