@@ -65,12 +65,11 @@ def report_prior(
     prior: CodePrior, tokenizer: Tokenizer, training: PriorTraining, held_out: Records
 ) -> Mapping[str, float]:
     """Bits per code of unseen public records, given their captions."""
-    columns = training.columns(tokenizer, held_out)
     device = device_of(prior)
     loss, total = next_token_loss(0.0), 0.0
     prior.eval()
-    for start in range(0, len(held_out), BATCH):
-        batch = {k: v[start : start + BATCH].to(device) for k, v in columns.items()}
+    for part in held_out.chunks(BATCH):
+        batch = {k: v.to(device) for k, v in training.columns(tokenizer, part).items()}
         total += float(loss(prior, batch).sum())
     return {"bits_per_code": total / len(held_out) / math.log(2)}
 

@@ -24,6 +24,9 @@ from wavedp.nn.text import TextEncoder
 from wavedp.nn.tokenizer import Tokenizer
 from wavedp.wavelet.encoders import CaptionEncoder, TokenEncoder
 
+CHUNK = 1000
+"""Public images encoded at once."""
+
 
 @dataclass(frozen=True)
 class TokenizerTraining:
@@ -145,20 +148,32 @@ class PriorTraining:
     def pretrain(
         self, prior: CodePrior, tokenizer: Tokenizer, public: Records, trainer: Trainer
     ) -> None:
-        """All scales of the public records."""
-        columns = self.columns(tokenizer, public)
+        """All scales of the public records.
+
+        Their captions are encoded as they are drawn: encoded at once, those of a large corpus
+        would fit neither into memory nor onto most disks.
+        """
+        encode, _ = self._encoders(tokenizer, tokenizer.scales)
+        starts = trainer.progress(range(0, len(public), CHUNK), "encoding public images")
+        parts = [encode({"images": public.images[i : i + CHUNK]})["tokens"] for i in starts]
+        columns = {"tokens": torch.cat(parts), "record": torch.arange(len(public))}
         prior.belong_to(tokenizer.key, self.text.key)
-        self._fit(prior, columns, trainer, self.pretraining_rate, "pretraining the prior")
+        given = next_token_loss(self.condition_dropout, prior.without_text)
+
+        def loss(model: nn.Module, batch: Batch) -> Tensor:
+            captions = [public.captions[record] for record in batch["record"].tolist()]
+            choice = torch.randint(self.captions, (len(captions),)).tolist()
+            drawn = [own[i % len(own)] for own, i in zip(captions, choice, strict=True)]
+            text = self.text(drawn).to(batch["tokens"].device).unsqueeze(1)
+            return given(model, {"tokens": batch["tokens"], "text": text})
+
+        self._fit(prior, loss, columns, trainer, self.pretraining_rate, "pretraining the prior")
 
     def columns(self, tokenizer: Tokenizer, public: Records) -> dict[str, Tensor]:
-        """Public records as the prior sees them: ``tokens`` of all scales, and ``text``."""
-        columns: dict[str, Tensor] = {}
-        for encode in self._encoders(tokenizer, tokenizer.scales):
-            parts = [
-                encode({"images": r.images, "captions": r.captions}) for r in public.chunks(1000)
-            ]
-            columns |= {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        return columns
+        """A few public records as finetuning sees them: ``tokens`` of all scales, and ``text``."""
+        given = {"images": public.images, "captions": public.captions}
+        tokens, text = (encode(given) for encode in self._encoders(tokenizer, tokenizer.scales))
+        return tokens | text
 
     def finetune(
         self,
@@ -180,13 +195,15 @@ class PriorTraining:
         prior.freeze_above(scales)
         if freeze_codes:
             prior.freeze_codes()
+        loss = next_token_loss(self.condition_dropout, prior.without_text)
         rank = self.lora_rank
         with adapted(prior, prior.adaptable, rank) if rank else nullcontext():
-            self._fit(prior, tokens, trainer, self.finetuning_rate, "finetuning the prior")
+            self._fit(prior, loss, tokens, trainer, self.finetuning_rate, "finetuning the prior")
 
     def _fit(
         self,
         prior: CodePrior,
+        loss: Callable[[nn.Module, Batch], Tensor],
         records: PrivateRecords | Batch,
         trainer: Trainer,
         rate: float,
@@ -196,7 +213,6 @@ class PriorTraining:
         optimizer = torch.optim.AdamW(
             parameters, lr=rate, weight_decay=self.weight_decay, betas=(0.9, 0.99)
         )
-        loss = next_token_loss(self.condition_dropout, prior.without_text)
         trainer.fit(prior, loss, records, optimizer, cosine(), label)
 
     def _encoders(self, tokenizer: Tokenizer, scales: int) -> tuple[TokenEncoder, CaptionEncoder]:
