@@ -52,7 +52,8 @@ def bands(images: Tensor, levels: int) -> Tensor:
 def draw(columns: dict[str, Tensor], prompts: tuple[str, ...]) -> bytes:
     """Titled columns of images ``[n, 3, r, r]`` in [-1, 1], a row per prompt, as PNG."""
     with rc_context(STYLE):
-        figure = Figure(figsize=(2.5 * len(columns), 2.75 * ROWS + 0.8), layout="constrained")
+        figure = Figure(figsize=(2.3 * len(columns), 2.65 * ROWS + 0.6))
+        figure.subplots_adjust(0.01, 0.04, 0.99, 0.94, wspace=0.06, hspace=0.2)
         FigureCanvasAgg(figure)
         axes: Any = figure.subplots(ROWS, len(columns), squeeze=False)
         for place, (title, images) in enumerate(columns.items()):
@@ -61,12 +62,11 @@ def draw(columns: dict[str, Tensor], prompts: tuple[str, ...]) -> bytes:
                 ax = axes[row, place]
                 ax.imshow(pixels[row], interpolation="nearest")
                 ax.set_axis_off()
-            axes[0, place].set_title(title, fontsize=12, loc="center", color=INK)
+            axes[0, place].set_title(title, fontsize=12, loc="left", pad=8, color=INK)
         for row, prompt in enumerate(prompts):
-            text = "\n".join(textwrap.wrap(prompt, 60, max_lines=2, placeholder="…"))
-            axes[row, 0].text(
-                0, -0.04, text, fontsize=10, color=MUTED, va="top", transform=axes[row, 0].transAxes
-            )
+            text = textwrap.shorten(prompt, 130, placeholder="…")
+            place = axes[row, 0].transAxes
+            axes[row, 0].text(0, -0.05, text, fontsize=11, color=MUTED, va="top", transform=place)
         return png(figure)
 
 
@@ -97,10 +97,10 @@ def main(overrides: list[str]) -> int:
     columns = {
         "image": real,
         "its wavelet bands": bands(real, generator.tokenizer.levels),
-        f"its LL band, {side} px:\nall that DP training sees": F.avg_pool2d(
+        f"its LL band, {side} px:\nall that DP sees": F.avg_pool2d(
             real, real.shape[-1] // side
         ),
-        f"stage 1, ε = {epsilon}:\nlow band drawn for the caption": low,
+        f"stage 1, ε = {epsilon}:\ndrawn for the caption": low,
         "stage 2, public:\nupsampled": to_float(made),
     }
     path = write(FOLDER / f"{dataset.name}.png", draw(columns, evaluation.prompts))
