@@ -24,7 +24,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from benchmarks import hardware
-from benchmarks.cell import finetune, keep_earlier, make_generator, seed_everything
+from benchmarks.cell import (
+    checkpoints_of,
+    finetune,
+    identity_of,
+    keep_earlier,
+    make_generator,
+    seed_everything,
+)
 from benchmarks.config import cells, make
 from benchmarks.console import console, run_command, track
 from benchmarks.evaluation import make_evaluation
@@ -87,8 +94,11 @@ def main(overrides: list[str]) -> int:
         raise UserError(f"{cell.config.method.name} has no low band to show; choose dp_wavelet.")
     evaluation = make_evaluation(dataset, ROWS)
     device = hardware.pick_device(cell.config.hardware.device)
-    ledger = FOLDER / f"{dataset.name}.jsonl"
-    keep_earlier(ledger)
+    name = identity_of(cell)
+    ledger = FOLDER / f"{name}.jsonl"
+    kept = checkpoints_of(cell, name)
+    if not kept.started:
+        keep_earlier(ledger)
     finetune(cell, generator.to(device), dataset, ledger, device)
     real = to_float(evaluation.real(slice(0, ROWS)))
     low = torch.cat(list(generator.generate_low(evaluation.prompts, cell.seed))).cpu()
@@ -97,13 +107,12 @@ def main(overrides: list[str]) -> int:
     columns = {
         "image": real,
         "its wavelet bands": bands(real, generator.tokenizer.levels),
-        f"its LL band, {side} px:\nall that DP sees": F.avg_pool2d(
-            real, real.shape[-1] // side
-        ),
+        f"its LL band, {side} px:\nall that DP sees": F.avg_pool2d(real, real.shape[-1] // side),
         f"stage 1, ε = {epsilon}:\ndrawn for the caption": low,
         "stage 2, public:\nupsampled": to_float(made),
     }
     path = write(FOLDER / f"{dataset.name}.png", draw(columns, evaluation.prompts))
+    kept.remove()
     console.print(f"{path}, and {ledger} for what was spent")
     return 0
 

@@ -36,6 +36,8 @@ def main(overrides: list[str]) -> int:
     config = compose(overrides)
     method = config.method
     device = hardware.pick_device(config.hardware.device)
+    if config.hardware.threads:
+        torch.set_num_threads(config.hardware.threads)
     seed_everything(config.seed)  # weights begin from it, too
     generator: Any = make(method.generator).to(device)
     for name in chosen:
@@ -66,7 +68,9 @@ def _make(stage: str, generator: Any, config: Any, device: torch.device, command
     trainer = Trainer(
         NonPrivatePlan(settings.batch, settings.steps),
         device=device,
-        micro_batch=settings.batch,
+        amp=config.hardware.amp,
+        compile=config.hardware.compile,
+        micro_batch=settings.get("micro_batch", settings.batch),
         sampling_seed=config.seed,
         ema_decay=settings.ema_decay,
         checkpoints=kept,

@@ -61,7 +61,8 @@ class ImageGenerator(Protocol):
             images: uint8 ``[b, 3, R, R]``, evaluation images.
 
         Returns:
-            uint8 ``[b, 3, R, R]``, as if the private stage had been perfect.
+            uint8 ``[b, 3, R, R]``, what the public parts keep of them. DP-Wavelet is given the
+            real low band, not its tokens; methods without an upsampler are given their tokens.
         """
 
     def state_dict(self) -> dict[str, Any]:

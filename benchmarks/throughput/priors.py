@@ -25,8 +25,8 @@ CACHED = 1 / 5
 class Size:
     """A prior and what is drawn from it.
 
-    ``gpu``: too large to be measured on a CPU. ``plain``: sampling is compared with sampling
-    without a cache, which takes long.
+    ``text``: slots and width of an encoded caption. ``gpu``: too large to be measured on a CPU.
+    ``plain``: sampling is compared with sampling without a cache, which takes long.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Size:
     depth: int
     heads: int
     batch: int
+    text: tuple[int, int] = (4, 96)
     gpu: bool = False
     plain: bool = False
 
@@ -55,20 +56,20 @@ class Size:
         if self.gpu and device_here() == "cpu":
             raise UserError("no GPU here")
         torch.manual_seed(0)
-        sizes = (self.scales, self.tokens_per_scale, self.codes, self.codebook_size)
+        sizes = (self.scales, self.tokens_per_scale, self.codes, self.codebook_size, *self.text)
         prior = SpectralPrior(*sizes, width=self.width, depth=self.depth, heads=self.heads)
         return prior.to(device_here())
 
-    def text(self) -> Tensor:
+    def captions(self) -> Tensor:
         """Captions, encoded."""
-        return torch.randn(self.batch, 4, 96).to(device_here())
+        return torch.randn(self.batch, *self.text).to(device_here())
 
 
 SIZES = (
     Size("embedded, 32 px", 3, 16, 4, 256, 64, 3, 4, batch=64),
     Size("64 px", 3, 64, 4, 256, 128, 3, 4, batch=32),
     Size("cache", 4, 64, 1, 1024, 256, 6, 8, batch=16, plain=True),
-    Size("350M, 256 px", 4, 256, 1, 8192, 1024, 26, 16, batch=32, gpu=True),
+    Size("350M, 256 px", 4, 256, 1, 8192, 1024, 25, 16, 32, text=(120, 2048), gpu=True),
 )
 
 
@@ -86,7 +87,7 @@ def planned() -> list[Comparison]:
 def sampling(size: Size, folder: Path) -> Sides:
     """With the cache of keys and values, beside all scales so far for every token."""
     del folder
-    prior, text = size.make().eval(), size.text()
+    prior, text = size.make().eval(), size.captions()
 
     def cached() -> Tensor:
         generator = torch.Generator(text.device).manual_seed(0)
@@ -117,7 +118,7 @@ def finetuning(size: Size, folder: Path) -> Sides:
     prior = size.make()
     shape = (size.batch, size.tokens, size.codes)
     tokens = torch.randint(size.codebook_size, shape).to(device_here())
-    batch = {"tokens": tokens, "text": size.text().unsqueeze(1)}
+    batch = {"tokens": tokens, "text": size.captions().unsqueeze(1)}
     mask = torch.ones(size.batch, dtype=torch.bool, device=device_here())
     loss = next_token_loss(0.1)
     private = make_engine("bookkeeping", prior, loss, 1.0)

@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 
 from benchmarks.pretrain import main
 from wavedp.dp import UserError
+from wavedp.nn.prior import CodePrior
 from wavedp.nn.reconstruction import Reconstruction
 from wavedp.wavelet.generator import DPWavelet
 
@@ -72,30 +73,33 @@ def test_a_raster_tokenizer_and_its_prior_are_made_by_the_same_command(tmp_path,
     assert 0 < reports[1]["bits_per_code"] < 8
 
 
-@pytest.mark.parametrize("stage", ["tokenizer", "upsampler"])
+@pytest.mark.parametrize("stage", ["tokenizer", "prior", "upsampler"])
 def test_a_stage_that_was_stopped_goes_on_to_the_same_weights(
     stage, overrides, tmp_path, monkeypatch
 ):
-    if stage == "upsampler":
+    if stage != "tokenizer":
         main([*overrides, "stage=tokenizer"])
     main([*overrides, f"stage={stage}"])
     path = tmp_path / f"{stage}.safetensors"
     expected = load_file(path)
     path.unlink()
-    real, steps = Reconstruction.loss, []
+    owner, name = (CodePrior, "forward") if stage == "prior" else (Reconstruction, "loss")
+    real, steps = getattr(owner, name), []
 
-    def stop(self, *given):
+    def stop(self, *given, **named):
         steps.append(given)
-        if len(steps) == 4:
+        if len(steps) == at:
             raise KeyboardInterrupt
-        return real(self, *given)
+        return real(self, *given, **named)
 
-    monkeypatch.setattr(Reconstruction, "loss", stop)
+    at = 4
+    monkeypatch.setattr(owner, name, stop)
     with pytest.raises(KeyboardInterrupt):
         main([*overrides, f"stage={stage}"])
     assert not path.exists()
     main([*overrides, f"stage={stage}"])
-    assert len(steps) == 4 + 2  # of four steps, those after the checkpoint
+    if stage != "prior":  # whose report passes it, too
+        assert len(steps) == 4 + 2  # of four steps, those after the checkpoint
     assert json.loads(path.with_suffix(".json").read_text())["seconds"] is None
     found = load_file(path)
     assert all((found[name] == expected[name]).all() for name in expected)

@@ -217,7 +217,7 @@ class _Empty:
 
 def drawn(make: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> Figure:
     figures: list[Figure] = []
-    monkeypatch.setattr(plots, "_png", lambda figure: figures.append(figure) or b"")
+    monkeypatch.setattr(plots, "png", lambda figure: figures.append(figure) or b"")
     make()
     return figures[0]
 

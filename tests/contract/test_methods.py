@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks.cell import make_generator, seed_everything
-from benchmarks.config import cells, choices
+from benchmarks.config import CONFIGS, cells, choices, make
 from wavedp.data.toyfaces import ToyFaces
 from wavedp.dp import DPPlan, Ledger, NonPrivatePlan, PrivateRecords, Trainer
 from wavedp.dp.noise import GaussianNoise
@@ -20,15 +20,29 @@ RECORDS = 48
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(params=choices("method"))
+TRAINED = choices("method")
+UNTRAINED = [f"px32/{path.stem}" for path in sorted((CONFIGS / "method" / "px32").glob("*.yaml"))]
+"""At the embedded size, with parts that are not pretrained yet: random ones take their place where
+the contract is not about quality."""
+
+
+@pytest.fixture(params=[*TRAINED, *UNTRAINED])
 def method(request):
+    return request.param
+
+
+@pytest.fixture(params=TRAINED)
+def trained(request):
     return request.param
 
 
 def build(method):
     """A fresh instance with its public weights."""
     seed_everything(0)
-    return make_generator(cells([f"method={method}", "dataset=toyfaces"])[0])
+    cell = cells([f"method={method}", "dataset=toyfaces"])[0]
+    if method in UNTRAINED:
+        return make(cell.config.method.generator).eval()
+    return make_generator(cell)
 
 
 def private_faces(cache, seed=0):
@@ -44,7 +58,7 @@ def tiny_plan(steps=2):
 
 def finetuned(method, cache, folder, plan=None, seed=0):
     generator, plan = build(method), plan or tiny_plan()
-    ledger = Ledger(folder / f"{method}-{next(_numbers)}.jsonl", plan.budget)
+    ledger = Ledger(folder / f"{method.replace('/', '-')}-{next(_numbers)}.jsonl", plan.budget)
     trainer = Trainer(plan, ledger=ledger, micro_batch=16, noise_seed=1, sampling_seed=2)
     generator.finetune(private_faces(cache, seed), trainer)
     return generator, trainer
@@ -70,8 +84,8 @@ def test_fulfils_the_protocol(method):
     assert set(generator.stages) <= parts
 
 
-def test_makes_uint8_images_of_its_resolution_one_per_caption(method):
-    generator = build(method)
+def test_makes_uint8_images_of_its_resolution_one_per_caption(trained):
+    generator = build(trained)
     images = samples(generator)
     assert images.dtype == torch.uint8
     assert images.shape == (5, 3, generator.resolution, generator.resolution)
@@ -86,8 +100,8 @@ def test_samples_depend_on_the_seed_and_on_nothing_else(method):
     assert not torch.equal(first, samples(generator, seed=4))
 
 
-def test_captions_matter_where_text_is_declared(method):
-    generator = build(method)
+def test_captions_matter_where_text_is_declared(trained):
+    generator = build(trained)
     red, blue = (
         torch.cat(list(generator.generate([f"a {colour} disc on a {colour} background"] * 40, 0)))
         for colour in ("red", "blue")
@@ -172,8 +186,8 @@ def everything_in(generator):
     return dict(itertools.chain(generator.named_parameters(), generator.named_buffers()))
 
 
-def test_the_oracle_resembles_its_input(method, cache):
-    generator = build(method)
+def test_the_oracle_resembles_its_input(trained, cache):
+    generator = build(trained)
     records = ToyFaces(private_records=8, evaluation_records=20, cache_dir=cache).evaluation()
     images = torch.tensor(records.images[:20])
     made = generator.oracle(images)

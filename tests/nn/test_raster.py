@@ -71,3 +71,11 @@ def test_what_does_not_fit_is_refused():
         small(resolution=18)
     with pytest.raises(UserError, match="16-bit"):
         small(codebook_size=2**15 + 1)
+
+
+def test_codes_that_there_are_not_are_refused():
+    tokens = torch.zeros(2, 16, 2, dtype=torch.int64)
+    for wrong in (-1, 12):
+        tokens[1, 3, 1] = wrong
+        with pytest.raises(UserError, match=r"0\.\.11"):
+            small().decode(tokens)

@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from benchmarks.cell import make_generator, seed_everything
-from benchmarks.config import cells
+from benchmarks.config import cells, make
 from wavedp.data.toyfaces import ToyFaces
 from wavedp.dp import DPPlan, Ledger, PrivateRecords, Trainer, UserError
+from wavedp.wavelet.generator import DPWavelet
+from wavedp.wavelet.upsamplers.continuation import Continuation
 
 
 def released(images, captions, folder, *overrides, noise_seed=1):
@@ -61,7 +63,7 @@ def test_only_the_low_band_of_private_images_matters(faces, tmp_path):
 def test_adapters_move_the_blocks_of_the_prior_alone(faces, tmp_path):
     images, captions = np.array(faces.images), list(faces.captions)
     before = make_generator(cells(["method=dp_wavelet", "dataset=toyfaces"])[0]).state_dict()
-    after, _ = released(images, captions, tmp_path, "method.generator.training.lora_rank=2")
+    after, _ = released(images, captions, tmp_path, "+method.generator.training.lora_rank=2")
     assert after.keys() == before.keys()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert len(moved) == 3 * 4
@@ -93,3 +95,27 @@ def test_scales_that_there_are_not_are_refused():
 def test_a_wrong_upsampling_factor_is_refused():
     with pytest.raises(UserError, match="factor 4 or set private_scales"):
         make_generator(cells(["method=dp_wavelet", "method.generator.private_scales=1"])[0])
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_tokenizer_of_whole_images_has_no_low_band_to_train(part):
+    setting = f"+method.generator.tokenizer.causal_{part}=false"
+    with pytest.raises(UserError, match=f"{part} is not scale-causal.*causal_{part}=true"):
+        make_generator(cells(["method=dp_wavelet", setting])[0])
+
+
+def test_an_upsampler_that_shares_the_private_prior_is_refused():
+    config = cells(["method=dp_wavelet_continuation"])[0].config.method.generator
+    made = make(config)
+    shared = Continuation(made.tokenizer, made.prior, made._training, 2)
+    with pytest.raises(UserError, match="shares weights with the prior"):
+        DPWavelet(made.tokenizer, made.prior, shared, made._tokenizer_training, made._training)
+
+
+def test_an_upsampler_for_another_size_is_refused():
+    """64 px parts behind a 32 px prior: the factor fits, the sizes do not."""
+    made = make(cells(["method=dp_wavelet"])[0].config.method.generator)
+    other = make(cells(["method=px64/dp_wavelet"])[0].config.method.generator)
+    upsampler = Continuation(other.tokenizer, other.prior, other._training, 2)
+    with pytest.raises(UserError, match="takes images of 32 px and the low band has 16 px"):
+        DPWavelet(made.tokenizer, made.prior, upsampler, made._tokenizer_training, made._training)

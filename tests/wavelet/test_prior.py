@@ -171,6 +171,20 @@ def test_more_likely_codes_than_there_are_is_all_of_them(prior):
     assert torch.equal(drawn[0], drawn[2])
 
 
+def test_given_tokens_are_looked_at(prior):
+    text, given = torch.randn(2, 2, 8), torch.zeros(2, 4, 2, dtype=torch.int64)
+    given[1, 2, 0] = 15
+    with pytest.raises(UserError, match=r"0\.\.9"):
+        prior.sample(text, 2, torch.Generator(), given=given)
+    with pytest.raises(UserError, match="12 tokens are given and 8 are to be drawn"):
+        prior.sample(text, 2, torch.Generator(), given=torch.zeros(2, 12, 2, dtype=torch.int64))
+
+
+def test_heads_must_divide_the_width():
+    with pytest.raises(UserError, match="width=16 must divide by heads=3"):
+        small(heads=3)
+
+
 def test_the_tables_of_details_are_frozen_where_only_the_approximation_is_trained():
     model = small()
     model.freeze_above(1)

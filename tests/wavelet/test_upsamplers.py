@@ -1,5 +1,7 @@
 """Stage 2: what each upsampler takes and gives, and what it refuses."""
 
+import types
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -155,3 +157,57 @@ def test_the_diffusion_upsampler_says_what_is_missing(monkeypatch, tmp_path):
 
     with pytest.raises(UserError, match="not on this machine"):
         DiffusionUpsampler(str(tmp_path / "nothing"))
+    with pytest.raises(UserError, match=r"noise_level=400 must lie in 0\.\.350"):
+        DiffusionUpsampler(noise_level=400)
+
+
+class Pipeline:
+    """Stands in for a pipeline of diffusers: four times larger, with what it was given noted."""
+
+    def __init__(self):
+        self.calls = []
+
+    @classmethod
+    def from_pretrained(cls, model, **settings):
+        assert settings["local_files_only"]
+        return cls()
+
+    def set_progress_bar_config(self, **settings):
+        assert settings == {"disable": True}
+
+    def to(self, device):
+        return self
+
+    def tokenizer(self, prompt):
+        return types.SimpleNamespace(input_ids=[0, *prompt.split(), 1])
+
+    def __call__(self, prompt, image, generator, **settings):
+        self.calls.append((prompt, image, settings))
+        noise = 0.01 * torch.rand(image.shape[0], 1, 1, 1, generator=generator)
+        images = F.interpolate(image, scale_factor=4) + noise
+        return types.SimpleNamespace(images=images)
+
+
+def test_the_diffusion_pipeline_is_called_in_batches_with_its_own_range(monkeypatch):
+    diffusers = pytest.importorskip("diffusers")
+    from wavedp.wavelet.upsamplers.diffusion import DiffusionUpsampler
+
+    Pipeline.tokenizer.model_max_length = 5
+    monkeypatch.setattr(diffusers, "StableDiffusionUpscalePipeline", Pipeline, raising=False)
+    upsampler = DiffusionUpsampler("folder", steps=3, guidance=2.0, noise_level=7, batch=2)
+    low = torch.rand(5, 3, 4, 4) * 2 - 1
+    captions = [f"caption {i}" for i in range(5)]
+    made = upsampler.upsample(low, captions, 0)
+    assert made.shape == (5, 3, 16, 16)
+    torch.testing.assert_close(F.avg_pool2d(made, 4), low, atol=0.02, rtol=0)
+    calls = upsampler._pipeline.calls
+    assert [prompt for given, _, _ in calls for prompt in given] == captions
+    assert [len(image) for _, image, _ in calls] == [2, 2, 1]
+    assert all(0 <= image.min() <= image.max() <= 1 for _, image, _ in calls)
+    expected = {"num_inference_steps": 3, "guidance_scale": 2.0, "noise_level": 7}
+    assert all({**expected, "output_type": "pt"} == settings for _, _, settings in calls)
+    assert torch.equal(made, upsampler.upsample(low, captions, 0))
+    assert not torch.equal(made, upsampler.upsample(low, captions, 1))
+    upsampler.check(["one two three"])
+    with pytest.raises(UserError, match="Prompt 2 is longer than the 5 tokens"):
+        upsampler.check(["one two", "one two three four"])

@@ -50,7 +50,8 @@ class Crops:
         self._photos, self.resolution, self._per_photo = photos, resolution, per_photo
         self._smallest, self._seed = smallest, seed
         self.name = f"{photos.name}-crops"
-        self.version = f"{photos.version}-{per_photo}x{smallest:g}-seed{seed}"
+        sizes = f"{photos.resolution}to{resolution}px"
+        self.version = f"{photos.version}-{sizes}-{per_photo}x{smallest:g}-seed{seed}"
 
     def records(self, start: int, stop: int, progress: Progress = silent) -> Records:
         """Crops ``start`` to ``stop`` (exclusive).

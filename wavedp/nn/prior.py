@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from wavedp.dp.errors import UserError
 from wavedp.nn.draw import Draw
+from wavedp.nn.tokenizer import check_codes
 from wavedp.nn.transformer import Cache
 
 
@@ -179,6 +180,9 @@ class CodePrior(nn.Module, ABC):
             top_k: keep only the k most likely codes; 0 keeps all.
             top_p: keep the most likely codes that hold this share of the probability.
             given: tokens to continue, ``[b, t, C]``.
+
+        Raises:
+            UserError: ``given`` holds more tokens than are drawn, or a code that is none.
         """
         draw = Draw(generator, guidance, temperature, top_k, top_p)
         rows = len(text)
@@ -193,6 +197,9 @@ class CodePrior(nn.Module, ABC):
         start = 0
         if given is not None:
             start = given.shape[1]
+            check_codes(given, self.codebook_size)
+            if start > shape[1]:
+                raise UserError(f"{start} tokens are given and {shape[1]} are to be drawn in all.")
             tokens[:, :start] = given
             x = torch.cat([x, self._embed(given).sum(2).repeat(copies, 1, 1)], dim=1)
         for position in range(start, shape[1]):

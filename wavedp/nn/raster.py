@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from wavedp.dp.errors import UserError
 from wavedp.nn.fingerprint import fingerprint
 from wavedp.nn.quantizer import Quantizer
-from wavedp.nn.tokenizer import LARGEST_CODEBOOK, Tokenizer
+from wavedp.nn.tokenizer import LARGEST_CODEBOOK, Tokenizer, check_codes
 
 
 class Raster(Tokenizer):
@@ -87,13 +87,14 @@ class Raster(Tokenizer):
         """The inverse of :meth:`encode`.
 
         Raises:
-            UserError: the tokens do not fill the grid.
+            UserError: the tokens do not fill the grid, or a code is not below K.
         """
         if tokens.shape[1:] != (self.tokens_per_scale, self.codes):
             raise UserError(
                 f"Got tokens of shape {list(tokens.shape[1:])}; an image has "
                 f"{self.tokens_per_scale} tokens of {self.codes} codes each."
             )
+        check_codes(tokens, self.codebook_size)
         return self._images(self.codebook.lookup(tokens))
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:

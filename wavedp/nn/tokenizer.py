@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from wavedp.dp.errors import UserError
+
 LARGEST_CODEBOOK = 2**15
 """Codes are kept as 16-bit numbers."""
 
@@ -21,11 +23,13 @@ class Tokenizer(nn.Module, ABC):
     Attributes:
         resolution: image height and width in pixels.
         codes, codebook_size: C and K.
+        causal: the first scales decode on their own.
     """
 
     resolution: int
     codes: int
     codebook_size: int
+    causal: bool = True
 
     @property
     @abstractmethod
@@ -61,3 +65,13 @@ class Tokenizer(nn.Module, ABC):
     @abstractmethod
     def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """Through the bottleneck and back: an image per number of scales, and the commitment."""
+
+
+def check_codes(codes: Tensor, codebook_size: int) -> None:
+    """Refuse what is no index of a codebook.
+
+    Raises:
+        UserError: a code is negative or not below ``codebook_size``.
+    """
+    if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < codebook_size:
+        raise UserError(f"Codes must lie in 0..{codebook_size - 1}.")

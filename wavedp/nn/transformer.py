@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wavedp.dp.errors import UserError
+
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Queries, keys and values ``[b, h, t, d/h]`` to what each position takes from those it sees."""
 
@@ -60,6 +62,9 @@ class Block(nn.Module):
     Args:
         width, heads, mlp_ratio: the usual.
         copies: makes each layer, given what makes one; by default that one.
+
+    Raises:
+        UserError: the width does not divide by the number of heads.
     """
 
     def __init__(
@@ -70,6 +75,8 @@ class Block(nn.Module):
         copies: Callable[[Callable[[], nn.Module]], nn.Module] = lambda make: make(),
     ) -> None:
         super().__init__()
+        if width % heads:
+            raise UserError(f"width={width} must divide by heads={heads}.")
         self.heads = heads
         self.norm1 = copies(lambda: nn.LayerNorm(width))
         self.qkv = copies(lambda: nn.Linear(width, 3 * width))

@@ -14,6 +14,8 @@ from wavedp.nn.images import to_float
 from wavedp.nn.text import TextEncoder
 from wavedp.nn.tokenizer import Tokenizer
 
+PIXELS_AT_ONCE = 512 * 32**2
+
 
 @dataclass(frozen=True)
 class TokenEncoder:
@@ -35,8 +37,14 @@ class TokenEncoder:
     @torch.no_grad()
     def __call__(self, columns: Mapping[str, Any]) -> dict[str, Tensor]:
         device = next(self.tokenizer.parameters()).device
-        images = to_float(torch.from_numpy(np.array(columns["images"])).to(device))
-        return {"tokens": self.tokenizer.encode(images, self.scales).short().cpu()}
+        images = torch.from_numpy(np.array(columns["images"]))
+        # As much memory at every size: 512 images of 32 px, 8 of 256 px.
+        batch = max(1, PIXELS_AT_ONCE // images[0, 0].numel())
+        parts = [
+            self.tokenizer.encode(to_float(part.to(device)), self.scales).short().cpu()
+            for part in images.split(batch)
+        ]
+        return {"tokens": torch.cat(parts)}
 
 
 @dataclass(frozen=True)

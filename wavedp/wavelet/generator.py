@@ -63,7 +63,16 @@ class DPWavelet(nn.Module):
                 f"private_scales={private_scales} must lie in 1..{tokenizer.scales}, the scales "
                 "of the tokenizer."
             )
+        if private_scales < tokenizer.scales:
+            tokenizer.check_causal()
         check_factor(upsampler, tokenizer.side(private_scales), self.resolution)
+        own = {id(parameter) for parameter in prior.parameters()}
+        # Nothing that is finetuned may have a part in stage 2.
+        if isinstance(upsampler, nn.Module) and own & {id(p) for p in upsampler.parameters()}:
+            raise UserError(
+                "The upsampler shares weights with the prior that is finetuned; give it public "
+                "ones of its own."
+            )
 
     @property
     def stages(self) -> Mapping[str, tuple[str, ...]]:
@@ -96,7 +105,7 @@ class DPWavelet(nn.Module):
     def check(self, prompts: Sequence[str]) -> None:
         """See :class:`wavedp.protocol.ImageGenerator`."""
         check_together(self.prior, self.tokenizer, self._training.text)
-        self.upsampler.check()
+        self.upsampler.check(prompts)
         check_prompts(self._training.text, prompts)
 
     def finetune(self, private: PrivateRecords, trainer: Trainer) -> None:
@@ -127,7 +136,12 @@ class DPWavelet(nn.Module):
 
     @torch.no_grad()
     def oracle(self, images: Tensor) -> Tensor:
-        """The real low band through the public upsampler."""
+        """The real low band through the public upsampler.
+
+        The low band itself, not its tokens: the ceiling of stage 2. What the tokenizer keeps of a
+        low band is in ``benchmarks.oracles``. It has no captions: an upsampler that reads them is
+        given none.
+        """
         return to_uint8(self._upsample_real(to_float(images)))
 
     def _upsample_real(self, images: Tensor) -> Tensor:

@@ -34,13 +34,15 @@ def report_tokenizer(tokenizer: Tokenizer, held_out: Records) -> Mapping[str, fl
     entries by the entropy of the choices, over K.
     """
     tokenizer.eval()
+    # Without scale-causal attention there are whole images only.
+    decoded = range(1 if tokenizer.causal else tokenizer.scales, tokenizer.scales + 1)
     errors = torch.zeros(tokenizer.scales, dtype=torch.float64)
     shape = (2, tokenizer.codes, tokenizer.codebook_size)
     counts = torch.zeros(shape, dtype=torch.float64)
     for images in _images(held_out, device_of(tokenizer)):
         tokens = tokenizer.encode(images)
         first = tokenizer.tokens_per_scale
-        for scales in range(1, tokenizer.scales + 1):
+        for scales in decoded:
             made = tokenizer.decode(tokens[:, : scales * first]).clamp(-1, 1)
             target = F.adaptive_avg_pool2d(images, made.shape[-1])
             errors[scales - 1] += (made - target).square().mean((1, 2, 3)).sum().cpu()
@@ -48,8 +50,8 @@ def report_tokenizer(tokenizer: Tokenizer, held_out: Records) -> Mapping[str, fl
             for code in range(tokenizer.codes):
                 counts[kind, code] += part[..., code].flatten().bincount(minlength=shape[2]).cpu()
     found = {
-        f"psnr_{tokenizer.side(scales + 1)}px": psnr(float(error) / len(held_out))
-        for scales, error in enumerate(errors)
+        f"psnr_{tokenizer.side(scales)}px": psnr(float(errors[scales - 1]) / len(held_out))
+        for scales in decoded
     }
     shares = counts / counts.sum(-1, keepdim=True)
     entropy = -(shares * shares.clamp_min(1e-12).log()).sum(-1)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from wavedp.dp.errors import UserError
 from wavedp.nn.fingerprint import fingerprint
 from wavedp.nn.quantizer import Quantized, Quantizer
-from wavedp.nn.tokenizer import LARGEST_CODEBOOK, Tokenizer
+from wavedp.nn.tokenizer import LARGEST_CODEBOOK, Tokenizer, check_codes
 from wavedp.wavelet.adtransformer import ADTransformer, Parted
 from wavedp.wavelet.transform import check_divisible, decompose, reconstruct
 
@@ -73,6 +73,7 @@ class SpectralTokenizer(Tokenizer):
             )
         self.resolution, self.levels, self.grid = resolution, levels, grid
         self.codes, self.codebook_size = codes, codebook_size
+        self.causal = causal_encoder and causal_decoder
         self._settings = (resolution, levels, grid, heads, causal_encoder, causal_decoder)
         sizes = [self._patch_width(scale) for scale in range(self.scales)]
         self.enter = nn.ModuleList(nn.Linear(size, width) for size in sizes)
@@ -122,9 +123,11 @@ class SpectralTokenizer(Tokenizer):
             scales: s, encode the first scales only; the others are not looked at.
 
         Raises:
-            UserError: another image size, or fewer than all scales with an encoder that is
-                not scale-causal.
+            UserError: another image size or number of scales, or fewer than all scales with an
+                encoder that is not scale-causal.
         """
+        if scales is not None and not 1 <= scales <= self.scales:
+            raise UserError(f"scales={scales} must lie in 1..{self.scales}.")
         parts = self.patches(images)[:scales]
         if len(parts) < self.scales and not self.encoder.causal:
             raise UserError(
@@ -134,6 +137,19 @@ class SpectralTokenizer(Tokenizer):
         # Not through forward: no image that is only looked at may move a codebook.
         rows = self._by_codebook(self._encode(parts))
         return torch.cat([book.encode(part) for book, part in rows], dim=1)
+
+    def check_causal(self) -> None:
+        """Refuse a tokenizer that knows whole images only.
+
+        Raises:
+            UserError: its encoder or its decoder is not scale-causal.
+        """
+        for name, part in (("encoder", self.encoder), ("decoder", self.decoder)):
+            if not part.causal:
+                raise UserError(
+                    f"The tokenizer's {name} is not scale-causal, so there is no low band on its "
+                    f"own; set causal_{name}=true and pretrain the tokenizer again."
+                )
 
     def decode(self, tokens: Tensor) -> Tensor:
         """Tokens of the first s scales to the LL band there, as an image about in [-1, 1].
@@ -237,8 +253,7 @@ class SpectralTokenizer(Tokenizer):
                 f"{self.tokens_per_scale} tokens of {self.codes} codes each, "
                 f"and there are {self.scales} scales."
             )
-        if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.codebook_size:
-            raise UserError(f"Codes must lie in 0..{self.codebook_size - 1}.")
+        check_codes(tokens, self.codebook_size)
         if scales < self.scales and not self.decoder.causal:
             raise UserError(
                 "Only whole images can be decoded with a decoder that is not scale-causal; set "

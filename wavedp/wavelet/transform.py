@@ -43,6 +43,7 @@ def decompose(
     Raises:
         UserError: PyWavelets does not know the wavelet or the border.
     """
+    _check_known(wavelet, border)
     details: list[Tensor] = []
     for _ in range(levels):
         images, detail = _split(images, wavelet, border)

@@ -23,9 +23,11 @@ class Upsampler(Protocol):
 
     Attributes:
         factor: how many times larger its images are, a power of two.
+        takes: pixels per side of what it enlarges; None if it takes any size.
     """
 
     factor: int
+    takes: int | None
 
     def upsample(self, low: Tensor, captions: Sequence[str], seed: int) -> Tensor:
         """Images in [-1, 1], ``[n, 3, r, r]``, to ``[n, 3, factor r, factor r]``.
@@ -35,8 +37,8 @@ class Upsampler(Protocol):
             seed: of whatever it draws.
         """
 
-    def check(self) -> None:
-        """Refuse weights that do not fit each other.
+    def check(self, prompts: Sequence[str]) -> None:
+        """Refuse weights that do not fit each other, and prompts that it would cut.
 
         Raises:
             UserError: says which.
@@ -49,6 +51,11 @@ def check_factor(upsampler: Upsampler, low: int, resolution: int) -> None:
     Raises:
         UserError: names both sizes.
     """
+    if upsampler.takes not in (None, low):
+        raise UserError(
+            f"The upsampler takes images of {upsampler.takes} px and the low band has {low} px; "
+            "choose one for this size or set private_scales to match it."
+        )
     if low * upsampler.factor != resolution:
         raise UserError(
             f"The upsampler turns {low} px into {low * upsampler.factor} px, not into the "

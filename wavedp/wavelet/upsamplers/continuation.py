@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from wavedp.wavelet.prior import SpectralPrior
 from wavedp.wavelet.tokenizer import SpectralTokenizer
-from wavedp.wavelet.training import PriorTraining, check_together
+from wavedp.wavelet.training import PriorTraining, check_prompts, check_together
 
 
 class Continuation(nn.Module):
@@ -37,6 +37,7 @@ class Continuation(nn.Module):
         self.tokenizer, self.prior = tokenizer, prior
         self._sampling, self._given = sampling, given_scales
         self.factor = 2 ** (tokenizer.scales - given_scales)
+        self.takes = tokenizer.side(given_scales)
 
     @torch.no_grad()
     def upsample(self, low: Tensor, captions: Sequence[str], seed: int) -> Tensor:
@@ -47,6 +48,7 @@ class Continuation(nn.Module):
         )
         return torch.cat([self.tokenizer.decode(tokens) for tokens in drawn])
 
-    def check(self) -> None:
+    def check(self, prompts: Sequence[str]) -> None:
         """See :class:`~wavedp.wavelet.upsamplers.Upsampler`."""
         check_together(self.prior, self.tokenizer, self._sampling.text)
+        check_prompts(self._sampling.text, prompts)

@@ -32,6 +32,8 @@ class DetailNetwork(nn.Module):
         width, depth: channels and residual blocks of each level's network.
     """
 
+    takes = None
+
     def __init__(self, levels: int = 1, width: int = 48, depth: int = 4) -> None:
         super().__init__()
         self.factor = 2**levels
@@ -48,8 +50,8 @@ class DetailNetwork(nn.Module):
         del captions, seed
         return torch.as_tensor(self(low))
 
-    def check(self) -> None:
-        """See :class:`~wavedp.wavelet.upsamplers.Upsampler`: it is one set of weights."""
+    def check(self, prompts: Sequence[str]) -> None:
+        """See :class:`~wavedp.wavelet.upsamplers.Upsampler`: nothing can be wrong."""
 
 
 class Doubling(nn.Module):

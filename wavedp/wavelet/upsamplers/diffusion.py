@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from wavedp.dp.errors import UserError
 
+MOST_NOISE = 350
+"""Levels that the published low-resolution scheduler has."""
+
 
 class DiffusionUpsampler(nn.Module):
     """``StableDiffusionUpscalePipeline``: four times larger, guided by the prompt.
@@ -23,10 +26,11 @@ class DiffusionUpsampler(nn.Module):
         revision: of the weights; a commit, for results that can be repeated.
 
     Raises:
-        UserError: diffusers or the weights are missing.
+        UserError: a setting is out of range, or diffusers or the weights are missing.
     """
 
     factor = 4
+    takes = None
 
     def __init__(
         self,
@@ -38,6 +42,11 @@ class DiffusionUpsampler(nn.Module):
         revision: str | None = None,
     ) -> None:
         super().__init__()
+        if not (0 <= noise_level <= MOST_NOISE and steps >= 1 and batch >= 1):
+            raise UserError(
+                f"upsampler.noise_level={noise_level} must lie in 0..{MOST_NOISE}, and "
+                f"steps={steps} and batch={batch} must be at least 1."
+            )
         try:
             from diffusers import StableDiffusionUpscalePipeline
         except ModuleNotFoundError as error:
@@ -80,5 +89,13 @@ class DiffusionUpsampler(nn.Module):
             made.append(output.images * 2 - 1)
         return torch.cat(made).to(low.device)
 
-    def check(self) -> None:
-        """See :class:`~wavedp.wavelet.upsamplers.Upsampler`: it is one set of weights."""
+    def check(self, prompts: Sequence[str]) -> None:
+        """See :class:`~wavedp.wavelet.upsamplers.Upsampler`: its CLIP cuts long prompts."""
+        tokenizer = self._pipeline.tokenizer
+        most = int(tokenizer.model_max_length)
+        for number, prompt in enumerate(prompts, 1):
+            if len(tokenizer(prompt).input_ids) > most:
+                raise UserError(
+                    f"Prompt {number} is longer than the {most} tokens that the upsampler takes: "
+                    f"{prompt[:60]!r}...; use a protocol with shorter captions."
+                )

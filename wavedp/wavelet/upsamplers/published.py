@@ -33,6 +33,8 @@ class PublishedUpsampler(nn.Module):
             and give colour images, or enlarges less than ``factor``.
     """
 
+    takes = None
+
     def __init__(self, path: str, factor: int, batch: int = 64) -> None:
         super().__init__()
         self.factor, self._batch = factor, batch
@@ -55,8 +57,8 @@ class PublishedUpsampler(nn.Module):
         # "area" averages whole blocks, the factor being whole.
         return F.interpolate(torch.cat(made), (size, size), mode="area") * 2 - 1
 
-    def check(self) -> None:
-        """See :class:`~wavedp.wavelet.upsamplers.Upsampler`: it is one set of weights."""
+    def check(self, prompts: Sequence[str]) -> None:
+        """See :class:`~wavedp.wavelet.upsamplers.Upsampler`: nothing can be wrong."""
 
 
 def read_network(path: Path) -> tuple[nn.Module, int, Callable[[Any, Tensor], Tensor]]:
