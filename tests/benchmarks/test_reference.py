@@ -19,7 +19,8 @@ from wavedp.dp.accounting import Event, epsilon_of
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "results" / "embedded"
 TRAINED_CODES = ROOT / "results" / "trained_codes"
-SUITES = [folder for folder in (RESULTS, TRAINED_CODES) if (folder / "table.md").exists()]
+ABLATION = ROOT / "results" / "ablation_scales"
+SUITES = [RESULTS, TRAINED_CODES, ABLATION]
 COLUMNS = [
     *("dataset", "method", "row", "epsilon_target", "epsilon_spent", "delta", "seed", "status"),
     *("sampling_probability", "noise_multiplier", "steps", "fd_toy", "clip_toy", "n_samples"),
@@ -106,7 +107,6 @@ def means(table: str, dataset: str, column: str) -> dict[str, float]:
     return {row: float(text.replace(",", "")) for row, text in texts.items()}
 
 
-@pytest.mark.skipif(TRAINED_CODES not in SUITES, reason="no rows with trained codes")
 def test_the_readme_quotes_the_rows_with_trained_codes() -> None:
     prose = " ".join((ROOT / "README.md").read_text().split())
     found = re.search(
@@ -125,6 +125,24 @@ def test_the_readme_quotes_the_rows_with_trained_codes() -> None:
     generators = [record.config["method"]["generator"] for record in records]
     assert {generator["training"]["finetuning_rate"] for generator in generators} == {rate}
     assert not any(generator["freeze_codes"] for generator in generators)
+
+
+def test_the_readme_quotes_the_ablation() -> None:
+    """The mean over seeds of every number of scales, at both budgets."""
+    prose = " ".join((ROOT / "README.md").read_text().split())
+    found = re.search(
+        r"(\d+) and (\d+) with LL at a quarter of the side, (\d+) and (\d+) with LL at half, "
+        r"(\d+) and (\d+) with all scales under DP at ε = 1 and 10",
+        prose,
+    )
+    assert found, "the sentence has changed: compare its numbers here"
+    table = pd.read_csv(ABLATION / "summary.csv")
+    private = table[table["row"] == "private"]
+    assert private.groupby(["method", "epsilon_target"])["seed"].nunique().eq(3).all()
+    mean = private.groupby(["method", "epsilon_target"])["fd_toy"].mean()
+    methods = ("dp_wavelet_quarter", "dp_wavelet", "dp_wavelet_all_scales")
+    expected = [f"{mean[method, epsilon]:.0f}" for method in methods for epsilon in (1, 10)]
+    assert list(found.groups()) == expected
 
 
 def test_no_private_row_spent_more_than_its_target() -> None:

@@ -11,6 +11,11 @@ from torch import Tensor, nn
 from wavedp.nn.fingerprint import fingerprint
 
 
+def device_or_default(device: str | None) -> torch.device:
+    """The device that is named, else a GPU where there is one."""
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
 class BatchedText(ABC):
     """A frozen network that reads tokens; see :class:`~wavedp.nn.text.TextEncoder`.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wavedp.dp.errors import UserError
-from wavedp.nn.text.batched import BatchedText
+from wavedp.nn.text.batched import BatchedText, device_or_default
 
 
 class ClipText(BatchedText):
@@ -21,7 +21,7 @@ class ClipText(BatchedText):
         pretrained: a file of weights. A path, so that nothing is downloaded on the way.
         slots: tokens kept of a caption; at most the tower's own length, 77.
         batch: captions at once.
-        device: where the tower runs.
+        device: where the tower runs; None for a GPU where there is one.
 
     Raises:
         UserError: open-clip or the weights are missing, ``slots`` is out of range, or the model's
@@ -34,7 +34,7 @@ class ClipText(BatchedText):
         pretrained: str = "",
         slots: int = 77,
         batch: int = 64,
-        device: str = "cpu",
+        device: str | None = None,
     ) -> None:
         try:
             import open_clip
@@ -48,7 +48,8 @@ class ClipText(BatchedText):
                 "to a file of open-clip weights."
             )
         clip: Any = open_clip.create_model(model, pretrained=str(Path(pretrained).expanduser()))
-        self._clip = clip.eval().requires_grad_(False).to(device)
+        self._device = device_or_default(device)
+        self._clip = clip.eval().requires_grad_(False).to(self._device)
         self._tokenizer = open_clip.get_tokenizer(model)
         if not isinstance(getattr(clip, "token_embedding", None), nn.Embedding):
             raise UserError(
@@ -59,7 +60,6 @@ class ClipText(BatchedText):
         if not 0 < slots <= length:
             raise UserError(f"text.slots must lie in 1..{length} for {model}, got {slots}.")
         width = int(self._clip.token_embedding.weight.shape[1])
-        self._device = device
         tower = nn.Module()
         tower.tokens, tower.positions = clip.token_embedding, clip.positional_embedding
         tower.transformer, tower.norm = clip.transformer, clip.ln_final

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from wavedp.dp.errors import UserError
-from wavedp.nn.text.batched import BatchedText
+from wavedp.nn.text.batched import BatchedText, device_or_default
 
 
 class T5Text(BatchedText):
@@ -17,7 +17,7 @@ class T5Text(BatchedText):
         model: a name on the Hugging Face Hub or a folder, such as ``google/flan-t5-xl`` (2048).
         slots: tokens kept of a caption.
         batch: captions at once.
-        device: where the encoder runs.
+        device: where the encoder runs; None for a GPU where there is one.
 
     Raises:
         UserError: transformers or the weights are missing.
@@ -28,7 +28,7 @@ class T5Text(BatchedText):
         model: str = "google/flan-t5-xl",
         slots: int = 120,
         batch: int = 32,
-        device: str = "cpu",
+        device: str | None = None,
     ) -> None:
         try:
             from transformers import AutoTokenizer, T5EncoderModel
@@ -45,8 +45,8 @@ class T5Text(BatchedText):
                 f"`hf download {model}` or set text.model to a folder."
             ) from error
         # In float32 whatever the file holds: T5 overflows in float16.
-        self._encoder = encoder.float().eval().requires_grad_(False).to(device)
-        self._device, config = device, encoder.config
+        self._device, config = device_or_default(device), encoder.config
+        self._encoder = encoder.float().eval().requires_grad_(False).to(self._device)
         settings = (
             config.num_heads,
             config.feed_forward_proj,
