@@ -139,3 +139,11 @@ def test_what_cannot_be_transformed_is_refused():
 
 def _seeded(seed):
     return torch.Generator().manual_seed(seed)
+
+
+def test_bfloat16_is_put_together_as_float32_is():
+    images = torch.rand(2, 3, 16, 16)
+    scales = decompose(images, 2)
+    made = reconstruct([scale.bfloat16() for scale in scales])
+    assert made.dtype == torch.bfloat16
+    torch.testing.assert_close(made.float(), images, atol=0.05, rtol=0)
