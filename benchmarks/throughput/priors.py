@@ -68,7 +68,7 @@ class Size:
 SIZES = (
     Size("embedded, 32 px", 3, 16, 4, 256, 64, 3, 4, batch=64),
     Size("64 px", 3, 64, 4, 256, 128, 3, 4, batch=32),
-    Size("cache", 4, 64, 1, 1024, 256, 6, 8, batch=16, plain=True),
+    Size("cache", 4, 64, 1, 1024, 256, 6, 8, batch=4, plain=True),
     Size("350M, 256 px", 4, 256, 1, 8192, 1024, 25, 16, 32, text=(120, 2048), gpu=True),
 )
 

@@ -147,3 +147,10 @@ def test_bfloat16_is_put_together_as_float32_is():
     made = reconstruct([scale.bfloat16() for scale in scales])
     assert made.dtype == torch.bfloat16
     torch.testing.assert_close(made.float(), images, atol=0.05, rtol=0)
+
+
+def test_gradients_of_the_direct_haar_path_are_those_of_finite_differences():
+    images = torch.rand(2, 2, 4, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: tuple(decompose(x, 1)), images)
+    scales = [s.detach().requires_grad_() for s in decompose(images, 1)]
+    assert torch.autograd.gradcheck(lambda *s: reconstruct(s), scales)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pywt
@@ -156,20 +157,62 @@ def _both_sides(rows: Tensor, images: Tensor, columns: Tensor) -> Tensor:
     return F.linear(F.linear(images, columns).mT, rows).mT
 
 
+class _Haar(torch.autograd.Function):
+    """One level of the transform. It is orthonormal: the gradient is the inverse of the other."""
+
+    @staticmethod
+    def forward(images: Tensor) -> tuple[Tensor, Tensor]:
+        upper, lower = images[..., ::2, :], images[..., 1::2, :]
+        total = (upper + lower).mul_(0.5)
+        down = upper - total
+        left, right = total[..., ::2], total[..., 1::2]
+        down_left, down_right = down[..., ::2], down[..., 1::2]
+        n, c, height, width = left.shape
+        detail = images.new_empty(n, 3 * c, height, width)
+        torch.add(down_left, down_right, out=detail[:, :c])
+        torch.sub(left, right, out=detail[:, c : 2 * c])
+        torch.sub(down_left, down_right, out=detail[:, 2 * c :])
+        return left + right, detail
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, low: Tensor, detail: Tensor) -> Tensor:
+        return _join_haar(low, detail)
+
+
+class _InverseHaar(torch.autograd.Function):
+    """The inverse of :class:`_Haar`."""
+
+    @staticmethod
+    def forward(low: Tensor, detail: Tensor) -> Tensor:
+        horizontal, vertical, diagonal = detail.chunk(3, dim=1)
+        n, c, height, width = low.shape
+        rows = low.new_empty(n, c, height, 2, 2 * width)
+        both = _side_by_side(low + vertical, low - vertical)
+        other = _side_by_side(horizontal + diagonal, horizontal - diagonal)
+        upper = torch.lerp(both, other, 0.5, out=rows[..., 0, :])
+        torch.sub(both, upper, out=rows[..., 1, :])
+        return rows.flatten(-3, -2)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+        return _split_haar(images)
+
+
 def _split_haar(images: Tensor) -> tuple[Tensor, Tensor]:
-    upper, lower = images[..., ::2, :], images[..., 1::2, :]
-    total, down = (upper + lower) * 0.5, (upper - lower) * 0.5
-    left, right = total[..., ::2], total[..., 1::2]
-    down_left, down_right = down[..., ::2], down[..., 1::2]
-    details = [down_left + down_right, left - right, down_left - down_right]
-    return left + right, torch.cat(details, dim=1)
+    low, detail = _Haar.apply(images)
+    return low, detail
 
 
 def _join_haar(low: Tensor, detail: Tensor) -> Tensor:
-    horizontal, vertical, diagonal = detail.chunk(3, dim=1)
-    both = _side_by_side(low + vertical, low - vertical)
-    upper = both.lerp(_side_by_side(horizontal + diagonal, horizontal - diagonal), 0.5)
-    return torch.stack([upper, both - upper], dim=-2).flatten(-3, -2)
+    return torch.as_tensor(_InverseHaar.apply(low, detail))
 
 
 def _side_by_side(left: Tensor, right: Tensor) -> Tensor:
