@@ -67,7 +67,7 @@ def make_plan(cell: Cell) -> Plan | None:
         UserError: no plan meets the budget, or a number is out of range.
     """
     budget, finetuning = cell.config.privacy, cell.config.method.finetuning
-    check_engine(finetuning.engine)
+    check_engine(finetuning.get("engine", "bookkeeping"))
     if cell.row == "private":
         assert cell.epsilon is not None
         return DPPlan.calibrate(
@@ -236,17 +236,16 @@ def finetune(
     trainer = Trainer(
         plan,
         ledger=Ledger(ledger_path, plan.budget),
-        engine=settings.engine,
         device=device,
         amp=machine.amp,
         compile=machine.compile,
-        micro_batch=settings.micro_batch,
         pad=device.type != "cpu",
-        ema_decay=settings.ema_decay,
         checkpoints=kept,
         noise_seed=seeds.noise_seed,
         sampling_seed=seeds.sampling_seed,
         progress=track,
+        # A method that asks queries instead of training by gradients has none of these.
+        **{k: settings[k] for k in ("engine", "micro_batch", "ema_decay") if k in settings},
     )
     generator.finetune(_sealed(dataset), trainer)
     return trainer

@@ -27,6 +27,10 @@ class ImageGenerator(Protocol):
             weights are one checkpoint file.
         conditioning: "text" if samples follow their captions, else "none".
         resolution: height and width of the images it makes.
+
+    Parts of its ``state_dict`` that have no public weights, since finetuning makes them from
+    nothing, are named in an attribute ``private_parts``, and nothing else is finetuned then. A
+    method without that attribute has no such parts.
     """
 
     conditioning: ClassVar[Literal["text", "none"]]

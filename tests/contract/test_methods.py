@@ -37,9 +37,12 @@ def trained(request):
 
 
 def build(method):
-    """A fresh instance with its public weights."""
+    """A fresh instance with its public weights; in the small where its config says what that is."""
     seed_everything(0)
-    cell = cells([f"method={method}", "dataset=toyfaces"])[0]
+    chosen = [f"method={method}", "dataset=toyfaces"]
+    small = cells(chosen)[0].config.method.get("small", {})
+    chosen += [f"method.generator.{name}={value}" for name, value in small.items()]
+    cell = cells(chosen)[0]
     if method in UNTRAINED:
         return make(cell.config.method.generator).eval()
     return make_generator(cell)
@@ -77,11 +80,14 @@ def test_fulfils_the_protocol(method):
     assert isinstance(generator, ImageGenerator)
     assert generator.conditioning in ("text", "none")
     assert all(isinstance(generator.get_submodule(s), torch.nn.Module) for s in generator.stages)
-    # Nothing is left at random: each part has public weights, made by a stage or another method's.
+    # Nothing is left at random: each part has public weights, made by a stage or another method's,
+    # unless it is declared to begin with the private records.
     parts = {key.partition(".")[0] for key in generator.state_dict()}
     weights = cells([f"method={method}"])[0].config.method.weights
-    assert parts == {name.partition(".")[0] for name in weights}
-    assert set(generator.stages) <= parts
+    private = set(getattr(generator, "private_parts", ()))
+    assert private <= parts
+    assert parts - private == {name.partition(".")[0] for name in weights}
+    assert set(generator.stages) <= parts - private
 
 
 def test_makes_uint8_images_of_its_resolution_one_per_caption(trained):
@@ -141,11 +147,14 @@ def test_public_parts_that_are_not_finetuned_have_no_path_from_private_data(
     method, cache, tmp_path
 ):
     """What the trainer was not given stays bit for bit what it was."""
-    before = build(method).state_dict()
+    before = build(method)
+    private = getattr(before, "private_parts", None)
     after = finetuned(method, cache, tmp_path)[0].state_dict()
-    for key in before:
-        if key.partition(".")[0] in ("tokenizer", "upsampler"):
-            assert torch.equal(before[key], after[key]), key
+    for key, value in before.state_dict().items():
+        part = key.partition(".")[0]
+        # A method with private parts of its own has learnt nothing else.
+        if part in ("tokenizer", "upsampler") if private is None else part not in private:
+            assert torch.equal(value, after[key]), key
 
 
 def test_sums_are_clipped(method, cache, tmp_path, monkeypatch):

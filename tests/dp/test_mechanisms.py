@@ -33,7 +33,7 @@ def ledger(tmp_path):
 class Free:
     """Charges nothing: for properties over many releases, where fsync would take the time."""
 
-    def charge(self, event, what, noise=None):
+    def charge(self, event, what, noise=None, *, replay=False):
         pass
 
 

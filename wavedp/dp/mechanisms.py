@@ -81,19 +81,11 @@ def noisy_sum(
             ledger's target would be passed. Nothing is released then.
     """
 
-    def contribution(rows: Columns, count: int) -> Tensor:
-        found = vectors(rows)
-        if not isinstance(found, Tensor) or found.shape != (count, size):
-            raise UserError(
-                f"{what}: the function must return one row of {size} numbers per record, a tensor "
-                f"[b, {size}]; return one, or change size."
-            )
-        return _clipped_sum(found, clip)
-
-    query = _Query(
+    query = Query(
         what, size, clip, Event(sampling_probability, noise_multiplier), torch.device(device), chunk
     )
-    return query.release(private, contribution, ledger, noise_seed, sampling_seed)
+    noise, sample = query.streams(noise_seed, sampling_seed)
+    return query.release(private, query.of_vectors(vectors), ledger, noise, sample)
 
 
 def noisy_histogram(
@@ -136,28 +128,27 @@ def noisy_histogram(
         UserError: see :func:`noisy_sum`.
     """
 
-    def contribution(rows: Columns, count: int) -> Tensor:
-        found = votes(rows)
-        if isinstance(found, Tensor) and found.is_floating_point():
-            if found.shape == (count, bins):
-                return _clipped_sum(found, clip)
-        elif isinstance(found, Tensor) and not found.is_complex() and found.shape == (count,):
-            chosen = found[(found >= 0) & (found < bins)].long()
-            return torch.bincount(chosen, minlength=bins).double() * min(1.0, clip)
-        raise UserError(
-            f"{what}: the function must return one bin per record, integers [b], or its votes, "
-            f"floating point [b, {bins}]; return one of them, or change bins."
-        )
-
-    query = _Query(
+    query = Query(
         what, bins, clip, Event(sampling_probability, noise_multiplier), torch.device(device), chunk
     )
-    return query.release(private, contribution, ledger, noise_seed, sampling_seed)
+    noise, sample = query.streams(noise_seed, sampling_seed)
+    return query.release(private, query.of_votes(votes), ledger, noise, sample)
+
+
+Contribution = Callable[[Columns, int], Tensor]
+"""From columns of b records, and b, to the sum of their bounded parts, float64 ``[k]``."""
 
 
 @dataclass(frozen=True)
-class _Query:
-    """One Gaussian mechanism: everything about it that is public."""
+class Query:
+    """One Gaussian mechanism: everything about it that is public.
+
+    Attributes:
+        what: its name in the ledger.
+        size: k.
+        clip: C. Infinite only without noise, where nothing has to be bounded.
+        event: q and sigma.
+    """
 
     what: str
     size: int
@@ -173,7 +164,7 @@ class _Query:
                 f"{self.what}: the size of the result and the chunk must be at least 1, got "
                 f"{self.size} and {self.chunk}."
             )
-        if not 0 < self.clip < math.inf:
+        if not (0 < self.clip < math.inf or (self.clip == math.inf and sigma == 0)):
             raise UserError(
                 f"{self.what}: clip must be positive and finite, got {self.clip}; "
                 "choose a bound on one record's norm without looking at private records."
@@ -189,30 +180,77 @@ class _Query:
                 "use 1 for all records."
             )
 
+    def of_vectors(self, vectors: PerRecordTensor) -> Contribution:
+        """Rows ``[b, k]``, clipped to C: see :func:`noisy_sum`."""
+
+        def contribution(rows: Columns, count: int) -> Tensor:
+            found = vectors(rows)
+            if not isinstance(found, Tensor) or found.shape != (count, self.size):
+                raise UserError(
+                    f"{self.what}: the function must return one row of {self.size} numbers per "
+                    f"record, a tensor [b, {self.size}]; return one, or change size."
+                )
+            return _clipped_sum(found, self.clip)
+
+        return contribution
+
+    def of_votes(self, votes: PerRecordTensor) -> Contribution:
+        """Bins or votes of records, each counted up to C: see :func:`noisy_histogram`."""
+
+        def contribution(rows: Columns, count: int) -> Tensor:
+            found = votes(rows)
+            if isinstance(found, Tensor) and found.is_floating_point():
+                if found.shape == (count, self.size):
+                    return _clipped_sum(found, self.clip)
+            elif isinstance(found, Tensor) and not found.is_complex() and found.shape == (count,):
+                chosen = found[(found >= 0) & (found < self.size)].long()
+                return torch.bincount(chosen, minlength=self.size).double() * min(1.0, self.clip)
+            raise UserError(
+                f"{self.what}: the function must return one bin per record, integers [b], or its "
+                f"votes, floating point [b, {self.size}]; return one of them, or change bins."
+            )
+
+        return contribution
+
+    def streams(self, noise_seed: int | None, sampling_seed: int | None) -> tuple[Stream, Stream]:
+        """Of the noise and of the sample, from seeds or from the operating system."""
+        return (
+            Stream.fresh(noise_seed, f"{self.what}, noise"),
+            Stream.fresh(sampling_seed, f"{self.what}, sample"),
+        )
+
     def release(
         self,
         private: PrivateRecords,
-        contribution: Callable[[Columns, int], Tensor],
+        contribution: Contribution,
         ledger: Ledger,
-        noise_seed: int | None,
-        sampling_seed: int | None,
+        noise: Stream,
+        sample: Stream,
+        step: int = 0,
+        replay: bool = False,
     ) -> Tensor:
         """The sum of bounded contributions of the sampled records, charged and noised.
 
         Under ``torchrun`` the first rank makes the release and gives it to the others: one query,
         one result.
+
+        Args:
+            noise, sample: where noise and sample come from; ``step`` chooses among their draws.
+            replay: whether this process goes on where another one was killed, which may have paid
+                for this query, see :meth:`Ledger.charge`.
         """
         if not isinstance(private, PrivateRecords):
             raise UserError(f"{self.what}: it needs PrivateRecords; sum public records directly.")
-        world, noise = World.current(), Stream.fresh(noise_seed, f"{self.what}, noise")
+        world = World.current()
         released: Tensor | None = None
         refused: str | None = None
         if world.leads:
             try:
-                total = self._sum(open_columns(private), contribution, sampling_seed)
-                ledger.charge(self.event, self.what, noise.tag(0))
-                std = self.event.noise_multiplier * self.clip
-                GaussianNoise(std, noise).add_to({"sum": total}, step=0)
+                total = self._sum(open_columns(private), contribution, sample, step)
+                ledger.charge(self.event, self.what, noise.tag(step), replay=replay)
+                sigma = self.event.noise_multiplier
+                std = sigma * self.clip if sigma else 0.0  # the clip may be infinite then
+                GaussianNoise(std, noise).add_to({"sum": total}, step)
                 released = total.cpu()
             except UserError as error:
                 refused = str(error)
@@ -220,14 +258,14 @@ class _Query:
         if released is None:
             raise UserError(refused)
         if not world.leads:
-            ledger.charge(self.event, self.what)
+            ledger.charge(self.event, self.what, noise.tag(step), replay=replay)
         return released.to(self.device)
 
     def _sum(
-        self, columns: Columns, contribution: Callable[[Columns, int], Tensor], seed: int | None
+        self, columns: Columns, contribution: Contribution, sample: Stream, step: int
     ) -> Tensor:
         total = torch.zeros(self.size, dtype=torch.float64, device=self.device)
-        index = self._sample(len(next(iter(columns.values()))), seed)
+        index = self._rows(len(next(iter(columns.values()))), sample, step)
         with torch.no_grad():
             for start in range(0, len(index), self.chunk):
                 part = index[start : start + self.chunk]
@@ -235,13 +273,12 @@ class _Query:
                 total += contribution(rows, len(part)).to(self.device)
         return total
 
-    def _sample(self, records: int, seed: int | None) -> np.ndarray:
+    def _rows(self, records: int, sample: Stream, step: int) -> np.ndarray:
         """Rows that take part, in order, so that memory-mapped columns are read forwards."""
         if self.event.sampling_probability == 1:
             return np.arange(records)
-        stream = Stream.fresh(seed, f"{self.what}, sample")
-        batches = PoissonBatches(records, self.event.sampling_probability, stream)
-        return np.sort(batches.at(0))
+        batches = PoissonBatches(records, self.event.sampling_probability, sample)
+        return np.sort(batches.at(step))
 
     def _take(self, values: Any, index: np.ndarray) -> Any:
         if isinstance(values, Tensor):

@@ -30,6 +30,7 @@ from wavedp.dp.noise import GaussianNoise
 from wavedp.dp.plan import DPPlan, Plan
 from wavedp.dp.private import PrivateRecords, open_columns
 from wavedp.dp.progress import Progress, silent
+from wavedp.dp.queries import Queries
 from wavedp.dp.randomness import Stream
 from wavedp.dp.resume import Resumable
 from wavedp.dp.room import largest_micro_batch, peak_bytes
@@ -106,6 +107,7 @@ class Trainer:
         self._micro_batch, self._pad = micro_batch, pad or compile
         self._seeds = {"noise": noise_seed, "sampling": sampling_seed}
         self._trainings, self._steps, self._public_seed = 0, 0, 0
+        self._exact = False  # whether all that was released are sums in float64
 
     def fit(
         self,
@@ -140,7 +142,45 @@ class Trainer:
         # The draws within are a step's own; what the caller draws afterwards must not show them.
         with torch.random.fork_rng(devices=devices):
             self._fit(model, per_example_loss, records, optimizer, schedule, label)
+        self._trainings, self._exact = self._trainings + 1, False
+
+    @contextmanager
+    def queries(
+        self, private: PrivateRecords, label: str, method: type | None = None
+    ) -> Iterator[Queries]:
+        """Ask the plan's queries as noisy sums or histograms, instead of training by gradients.
+
+        All that is done inside counts as training time: what a method makes of the answers is
+        free of privacy, not of work.
+
+        Args:
+            private: the records.
+            label: the queries' name in the ledger.
+            method: the class that asks; a checkpoint of other code is refused.
+
+        Raises:
+            UserError: the ledger is missing or would pass its target, the plan is for another
+                number of records, or a checkpoint does not belong to these queries.
+        """
+        queries = Queries(
+            private,
+            self.plan,
+            self._check_private(private, label),
+            name=f"{label} {self._trainings + 1}",
+            what=label,
+            code=code_version(method),
+            device=self.device,
+            checkpoints=self.checkpoints,
+            fresh=lambda name: self._fresh_streams(name, private=True),
+        )
+        began = time.perf_counter()
+        yield queries
+        self._steps += queries.finish()
+        self._exact = self._exact or not self._trainings
         self._trainings += 1
+        self.resumed |= queries.resumed
+        self.train_seconds += time.perf_counter() - began
+        self.peak_memory_mb = peak_bytes(self.device) / 2**20
 
     def _fit(
         self,
@@ -210,7 +250,10 @@ class Trainer:
 
         C (1 + tol + eps E[batch]): tol bounds the error of a clipped gradient, see
         :data:`wavedp.dp.clipping.TOLERANCE`, and a sum of B gradients is rounded by up to eps B C.
+        C alone if all that this trainer released are :meth:`queries`, which are in float64.
         """
+        if self._exact:
+            return self.plan.clip
         eps = torch.finfo(torch.float32).eps
         tolerance = self.computing.tolerance(model) + eps * self.plan.expected_batch
         return self.plan.clip * (1 + tolerance)
@@ -236,6 +279,13 @@ class Trainer:
             if self.plan.noise_multiplier:
                 raise UserError(f"{label}: a private plan needs PrivateRecords, not plain tensors.")
             return _tensors(records, label)
+        self._check_private(records, label)
+        return _tensors(open_columns(records), label)
+
+    def _check_private(self, records: PrivateRecords, label: str) -> Ledger:
+        """The ledger, if these records may be used under this plan."""
+        if not isinstance(records, PrivateRecords):
+            raise UserError(f"{label}: queries need PrivateRecords; sum public records directly.")
         if self.ledger is None:
             raise UserError(f"{label}: training on private records needs a ledger.")
         if self.ledger.budget.epsilon < self.plan.budget.epsilon:
@@ -245,7 +295,7 @@ class Trainer:
                 f"{label}: the plan is for N={self.plan.records} records and the data set "
                 f"{records.name} declares {records.records}; make the plan for the data set."
             )
-        return _tensors(open_columns(records), label)
+        return self.ledger
 
     def _fresh_streams(self, name: str, private: bool) -> dict[str, Stream]:
         streams = {use: Stream.fresh(seed, f"{use} {name}") for use, seed in self._seeds.items()}

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wavedp.dp.errors import UserError
 from wavedp.nn.images import to_float
 from wavedp.nn.text import TextEncoder
 from wavedp.nn.tokenizer import Tokenizer
+from wavedp.wavelet.transform import low_band
 
 PIXELS_AT_ONCE = 512 * 32**2
 
@@ -69,3 +71,41 @@ class CaptionEncoder:
         flat = [own[i % len(own)] for own in lists for i in range(self.captions)]
         shape = len(lists), self.captions, self.text.slots, self.text.width
         return {"text": self.text(flat).view(shape).half()}
+
+
+@dataclass(frozen=True)
+class LowBandEncoder:
+    """``images`` to ``low`` ``[b, 3 r r]``: the low band as pixels in [-1, 1], in float32.
+
+    Attributes:
+        resolution: R, pixels per side of the images.
+        side: r, pixels per side of the low band: R halved some times.
+    """
+
+    resolution: int
+    side: int
+
+    def __post_init__(self) -> None:
+        """Raises:
+        UserError: the side is not the resolution halved some times.
+        """
+        factor = self.resolution // max(self.side, 1)
+        if self.side < 1 or factor * self.side != self.resolution or factor & (factor - 1):
+            raise UserError(
+                f"A low band of {self.side} px cannot be had of images of {self.resolution} px; "
+                "choose the resolution halved some times."
+            )
+
+    @property
+    def key(self) -> str:
+        """Names this function for a store; raise its number when the encoding changes."""
+        return f"LowBandEncoder 1 side={self.side}"
+
+    def __call__(self, columns: Mapping[str, Any]) -> dict[str, Tensor]:
+        images = to_float(torch.from_numpy(np.array(columns["images"])))
+        return {"low": self.of(images)}
+
+    def of(self, images: Tensor) -> Tensor:
+        """Images in [-1, 1], ``[b, 3, R, R]``, to ``[b, 3 r r]``."""
+        levels = (self.resolution // self.side).bit_length() - 1
+        return low_band(images, levels).flatten(1)
