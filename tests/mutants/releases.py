@@ -171,10 +171,10 @@ MUTANTS = [
         what="the weights of the least training loss are kept",
         file=TRAINER,
         old="        resumable.finish()\n",
-        new="            loss = float(per_example_loss(model, columns).detach().sum())\n"
-        "            if step == start or loss < least:\n"
-        "                least = loss\n"
-        "                best = {name: p.detach().clone() for name, p in parameters.items()}\n"
+        new="                loss = float(per_example_loss(model, columns).detach().sum())\n"
+        "                if step == start or loss < least:\n"
+        "                    least = loss\n"
+        "                    best = {name: p.detach().clone() for name, p in parameters.items()}\n"
         "        for name, parameter in parameters.items():\n"
         "            parameter.data.copy_(best[name])\n"
         "        resumable.finish()\n",
