@@ -4,6 +4,7 @@ import itertools
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,14 +39,19 @@ def trained(request):
 
 def build(method):
     """A fresh instance with its public weights; in the small where its config says what that is."""
+    cell = cell_of(method)
     seed_everything(0)
-    chosen = [f"method={method}", "dataset=toyfaces"]
-    small = cells(chosen)[0].config.method.get("small", {})
-    chosen += [f"method.generator.{name}={value}" for name, value in small.items()]
-    cell = cells(chosen)[0]
     if method in UNTRAINED:
         return make(cell.config.method.generator).eval()
     return make_generator(cell)
+
+
+@cache  # composing takes longer than most tests
+def cell_of(method):
+    chosen = [f"method={method}", "dataset=toyfaces"]
+    small = cells(chosen)[0].config.method.get("small", {})
+    chosen += [f"method.generator.{name}={value}" for name, value in small.items()]
+    return cells(chosen)[0]
 
 
 def private_faces(cache, seed=0):

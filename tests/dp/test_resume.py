@@ -62,8 +62,10 @@ def run(folder, seeds=True, plan=PLAN, every=3, pause=0.0, **settings):
     )  # fmt: skip
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
     records = PrivateRecords(columns(), name="toy", records=200)
-    trainer.fit(model, squared, records, optimizer, schedule=lambda done: 1 - done)
-    ledger.close()
+    try:
+        trainer.fit(model, squared, records, optimizer, schedule=lambda done: 1 - done)
+    finally:
+        ledger.close()
     return model, trainer
 
 
