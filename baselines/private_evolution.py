@@ -20,25 +20,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from wavedp.data.schema import Records
 from wavedp.dp.errors import UserError
 from wavedp.dp.plan import Plan
 from wavedp.dp.private import PrivateRecords
 from wavedp.dp.trainer import Trainer
 from wavedp.nn.draw import Draw
-from wavedp.nn.images import to_float, to_uint8
+from wavedp.nn.images import to_uint8
+from wavedp.wavelet.autoregressive import AutoregressiveGenerator
 from wavedp.wavelet.encoders import LowBandEncoder
 from wavedp.wavelet.prior import SpectralPrior
-from wavedp.wavelet.reports import report_prior, report_tokenizer
 from wavedp.wavelet.tokenizer import SpectralTokenizer
 from wavedp.wavelet.training import PriorTraining, TokenizerTraining, check_prompts, check_together
 
 LABEL = "private evolution"
 
 
-class PrivateEvolution(nn.Module):
+class PrivateEvolution(AutoregressiveGenerator):
     """A population of low bands, chosen by private votes; details from the public prior.
 
     Args:
@@ -54,7 +53,6 @@ class PrivateEvolution(nn.Module):
             noise, and times the votes that a candidate would have if all had as many.
     """
 
-    stages: ClassVar[Mapping[str, tuple[str, ...]]] = {"tokenizer": (), "prior": ("tokenizer",)}
     conditioning: ClassVar[Literal["text", "none"]] = "none"
     private_parts: ClassVar[tuple[str, ...]] = ("population",)
 
@@ -73,7 +71,7 @@ class PrivateEvolution(nn.Module):
         noise_threshold: float = 2.0,
         vote_threshold: float = 3.0,
     ) -> None:
-        super().__init__()
+        super().__init__(tokenizer, prior, training, tokenizer_training)
         if not captions or members < 1:
             raise UserError(
                 f"Private Evolution needs public captions and members, got {len(captions)} and "
@@ -94,9 +92,6 @@ class PrivateEvolution(nn.Module):
                 f"noise_threshold={noise_threshold} and vote_threshold={vote_threshold} must not "
                 "be negative; set them in the config of the method."
             )
-        self.tokenizer, self.prior = tokenizer, prior
-        self.resolution = tokenizer.resolution
-        self._tokenizer_training, self._training = tokenizer_training, training
         self._captions, self._scales = tuple(captions), voted_scales
         self._degrees = tuple(degrees)
         self._noise_threshold, self._vote_threshold = noise_threshold, vote_threshold
@@ -104,19 +99,6 @@ class PrivateEvolution(nn.Module):
         # -1: there is none yet.
         shape = (members, voted_scales * tokenizer.tokens_per_scale, tokenizer.codes)
         self.register_buffer("population", torch.full(shape, -1, dtype=torch.int16))
-
-    def pretrain(self, stage: str, public: Records, trainer: Trainer) -> None:
-        """See :class:`wavedp.protocol.ImageGenerator`."""
-        if stage == "tokenizer":
-            self._tokenizer_training.pretrain(self.tokenizer, public, trainer)
-        else:
-            self._training.pretrain(self.prior, self.tokenizer, public, trainer)
-
-    def report(self, stage: str, held_out: Records) -> Mapping[str, float]:
-        """See :class:`wavedp.protocol.ImageGenerator`."""
-        if stage == "tokenizer":
-            return report_tokenizer(self.tokenizer, held_out)
-        return report_prior(self.prior, self.tokenizer, self._training, held_out)
 
     def check(self, prompts: Sequence[str]) -> None:
         """See :class:`wavedp.protocol.ImageGenerator`. Prompts are not read."""
@@ -189,11 +171,6 @@ class PrivateEvolution(nn.Module):
         sampled = self._training.sample(self.prior, texts, self.tokenizer.scales, seed, tokens)
         for whole in sampled:
             yield to_uint8(self.tokenizer.decode(whole))
-
-    @torch.no_grad()
-    def oracle(self, images: Tensor) -> Tensor:
-        """What the tokenizer keeps of real images."""
-        return to_uint8(self.tokenizer.decode(self.tokenizer.encode(to_float(images))))
 
     def _threshold(self, plan: Plan, candidates: int) -> float:
         """H, of public numbers alone: the plan's, and how many candidates there are."""
