@@ -9,6 +9,7 @@ PER_EXAMPLE = "wavedp/dp/clipping/per_example.py"
 CALLS, FORMS = "wavedp/dp/clipping/calls.py", "wavedp/dp/clipping/gradients.py"
 RULES, COMPUTING = "wavedp/dp/clipping/layers.py", "wavedp/dp/computing.py"
 TRAINER = "wavedp/dp/trainer.py"
+GRADIENT_SUMS = "wavedp/dp/gradient_sums.py"
 
 SUMS = "tests/dp/test_clipping.py::"
 SITES = "wavedp/dp/clipping/sites.py"
@@ -185,7 +186,7 @@ MUTANTS = [
     Mutant(
         trap=19,
         what="a clipped gradient for each view",
-        file=TRAINER,
+        file=GRADIENT_SUMS,
         old="                self._engine.add(batch, micro.mask.to(device))\n",
         new="                for _ in range(self._computing.views):\n"
         "                    self._engine.add(batch, micro.mask.to(device))\n",

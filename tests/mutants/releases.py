@@ -3,6 +3,7 @@
 from . import Mutant
 
 TRAINER, RESUME = "wavedp/dp/trainer.py", "wavedp/dp/resume.py"
+GRADIENT_SUMS = "wavedp/dp/gradient_sums.py"
 OPTIMIZERS, ENCODING = "wavedp/dp/optimizers.py", "wavedp/wavelet/encoders.py"
 BOOKKEEPING = "wavedp/dp/clipping/bookkeeping.py"
 
@@ -117,7 +118,7 @@ MUTANTS = [
     Mutant(
         trap=31,
         what="a changed buffer is let pass",
-        file=TRAINER,
+        file=GRADIENT_SUMS,
         old="            if changed:\n",
         new="            if len(changed) > len(self._buffers):\n",
         tests=(

@@ -3,6 +3,7 @@
 from . import Mutant
 
 TRAINER, PLAN = "wavedp/dp/trainer.py", "wavedp/dp/plan.py"
+GRADIENT_SUMS = "wavedp/dp/gradient_sums.py"
 SAMPLING, DISTRIBUTED = "wavedp/dp/sampling.py", "wavedp/dp/distributed.py"
 NOISE, RESUME = "wavedp/dp/noise.py", "wavedp/dp/resume.py"
 CORE = "tests/dp/test_trainer.py::"
@@ -30,7 +31,7 @@ MUTANTS = [
     Mutant(
         trap=2,
         what="the divisor is q times the true number of records",
-        file=TRAINER,
+        file=GRADIENT_SUMS,
         old="div_(self._plan.expected_batch)",
         new="div_(self._plan.event.sampling_probability * self._batches.size)",
         tests=(f"{CORE}test_the_divisor_is_public_whatever_the_true_number_of_records",),
@@ -46,7 +47,7 @@ MUTANTS = [
     Mutant(
         trap=4,
         what="noise after every micro-batch",
-        file=TRAINER,
+        file=GRADIENT_SUMS,
         old="self._engine.add(batch, micro.mask.to(device))",
         new="self._engine.add(batch, micro.mask.to(device))\n"
         "                self.noise.add_to(self._engine.sums, step)",
@@ -55,7 +56,7 @@ MUTANTS = [
     Mutant(
         trap=5,
         what="sums are not reset between steps",
-        file=TRAINER,
+        file=GRADIENT_SUMS,
         old="total.zero_()",
         new="total.mul_(1)",
         tests=(f"{APART}[0.0-moved0]",),
@@ -107,7 +108,7 @@ MUTANTS = [
     Mutant(
         trap=7,
         what="the first rank adds no noise where it has no records",
-        file=TRAINER,
+        file=GRADIENT_SUMS,
         old="        if self.world.leads:\n",
         new="        if self.world.leads and any(t.any() for t in self._engine.sums.values()):\n",
         tests=(f"{RANKS}test_every_rank_takes_every_step_with_empty_and_unequal_parts",),
@@ -115,7 +116,7 @@ MUTANTS = [
     Mutant(
         trap=7,
         what="a rank without records does not apply the step",
-        file=TRAINER,
+        file=GRADIENT_SUMS,
         old="        self.world.spread(sums.values())\n",
         new="        empty = not any(total.any() for total in sums.values())\n"
         "        self.world.spread(sums.values())\n"
@@ -160,7 +161,7 @@ MUTANTS = [
     Mutant(
         trap=10,
         what="no more than three micro-batches",
-        file=TRAINER,
+        file=GRADIENT_SUMS,
         old="micro_batches(rows, int(self._size), self._pad)",
         new="micro_batches(rows, int(self._size), self._pad)[:3]",
         tests=(f"{POISSON}[100]",),
@@ -185,7 +186,7 @@ MUTANTS = [
     Mutant(
         trap=20,
         what="every rank adds the same noise",
-        file=TRAINER,
+        file=GRADIENT_SUMS,
         old="        self.world.add_up(self._engine.sums)\n",
         new="        if not self.world.leads:\n"
         "            self.noise.add_to(self._engine.sums, step)\n"
@@ -195,7 +196,7 @@ MUTANTS = [
     Mutant(
         trap=20,
         what="noise is divided by the root of the number of ranks",
-        file=TRAINER,
+        file=GRADIENT_SUMS,
         old='GaussianNoise(self._std, streams["noise"])',
         new='GaussianNoise(self._std / self.world.size**0.5, streams["noise"])',
         tests=(f"{RANKS}test_the_noise_is_there_once_whatever_the_number_of_ranks",),

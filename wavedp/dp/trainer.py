@@ -10,8 +10,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -21,20 +20,19 @@ from torch import Tensor, nn
 from wavedp.dp.accounting import Spent
 from wavedp.dp.average import Average
 from wavedp.dp.checkpoint import Checkpoints, code_version
-from wavedp.dp.clipping import Batch, PerExampleLoss, check_engine, make_engine, trainable
-from wavedp.dp.computing import Computing, exact_products
+from wavedp.dp.clipping import Batch, PerExampleLoss, check_engine, trainable
+from wavedp.dp.computing import Computing
 from wavedp.dp.distributed import World
 from wavedp.dp.errors import UserError
+from wavedp.dp.gradient_sums import GradientSums
 from wavedp.dp.ledger import Ledger
-from wavedp.dp.noise import GaussianNoise
 from wavedp.dp.plan import DPPlan, Plan
 from wavedp.dp.private import PrivateRecords, open_columns
 from wavedp.dp.progress import Progress, silent
 from wavedp.dp.queries import Queries
 from wavedp.dp.randomness import Stream
 from wavedp.dp.resume import Resumable
-from wavedp.dp.room import largest_micro_batch, peak_bytes
-from wavedp.dp.sampling import micro_batches
+from wavedp.dp.room import peak_bytes
 
 Schedule = Callable[[float], float]
 """Fraction of training done, 0..1, to a factor on the learning rate."""
@@ -195,7 +193,18 @@ class Trainer:
         parameters = _check_optimizer(model, optimizer)
         world = World.current()
         world.spread([*model.parameters(), *model.buffers()])
-        training = _Training(self, model, per_example_loss, columns, world)
+        training = GradientSums(
+            model,
+            per_example_loss,
+            columns,
+            plan=self.plan,
+            computing=self.computing,
+            engine=self._engine,
+            micro_batch=self._micro_batch,
+            pad=self._pad,
+            sensitivity=self.sensitivity(model),
+            world=world,
+        )
         resumable = Resumable(
             name=f"{label} {self._trainings + 1}",
             checkpoints=self.checkpoints,
@@ -325,7 +334,7 @@ class Trainer:
             "code": code_version(type(model), _written_in(loss)),
         }
 
-    def _charge(self, training: _Training, step: int, label: str, replays: bool) -> None:
+    def _charge(self, training: GradientSums, step: int, label: str, replays: bool) -> None:
         """Write the step down, on the first rank; only then may anything of it be seen."""
         ledger, tag, release = self.ledger, training.noise.stream.tag(step), training.mark()
         assert ledger is not None
@@ -334,7 +343,7 @@ class Trainer:
         )
 
     @contextmanager
-    def _replayable(self, training: _Training, private: bool) -> Iterator[None]:
+    def _replayable(self, training: GradientSums, private: bool) -> Iterator[None]:
         """If steps are interrupted, a later attempt may take them again."""
         try:
             yield
@@ -344,7 +353,7 @@ class Trainer:
                 self.ledger.interrupted(stream.tag(step) for step in range(self.plan.steps))
             raise
 
-    def _reserve(self, training: _Training, start: int, label: str, replays: bool) -> None:
+    def _reserve(self, training: GradientSums, start: int, label: str, replays: bool) -> None:
         assert self.ledger is not None
         steps = range(start, self.plan.steps)
         tags = (training.noise.stream.tag(step) for step in steps)
@@ -352,133 +361,10 @@ class Trainer:
         self.ledger.reserve(self.plan.event, len(steps), replayed)
 
 
-class _Training:
-    """One training in progress: sums of clipped gradients, and their release."""
-
-    def __init__(
-        self,
-        trainer: Trainer,
-        model: nn.Module,
-        per_example_loss: PerExampleLoss,
-        columns: Mapping[str, Any],
-        world: World,
-    ) -> None:
-        plan, computing = trainer.plan, trainer.computing
-        self._plan, self._computing, self.world = plan, computing, world
-        self._model, self._columns = model, columns
-        loss = computing.loss(per_example_loss)
-        self._std = trainer.gradient_noise(model) * plan.expected_batch
-        self._size, self._pad = trainer._micro_batch, trainer._pad
-        if self._size == "auto":
-            with computing.recomputing(model), buffers_as_before(model):
-                passes = replace(computing.passes, compiled=False)
-                probed = make_engine(trainer._engine, model, loss, plan.clip, passes)
-                self._size = largest_micro_batch(
-                    probed, columns, computing.device, plan.expected_batch
-                )
-        if computing.compile:
-            torch.compiler.reset()  # or it gives up after so many models in one process
-        self._engine = make_engine(trainer._engine, model, loss, plan.clip, computing.passes)
-
-    def draw_from(self, streams: Mapping[str, Stream]) -> None:
-        """Use these streams for batches, noise and the model's own draws, from here on."""
-        # Not earlier: a checkpoint may have brought others than the model was given with.
-        self._buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
-        size = len(next(iter(self._columns.values())))
-        self._batches = self._plan.batches(size, streams["sampling"])
-        self._draws, self.noise = streams["model"], GaussianNoise(self._std, streams["noise"])
-
-    def add(self, step: int, private: bool) -> None:
-        """Add the clipped gradients of this rank's part of the step's logical batch.
-
-        Raises:
-            UserError: on this rank or another one, so that none waits for the others.
-        """
-
-        def work() -> None:
-            with self._with_still_buffers() if private else nullcontext():
-                self._add(step)
-
-        self.world.together(work)
-
-    def _add(self, step: int) -> None:
-        torch.manual_seed(self._draws.seed(step) + self.world.rank)
-        rows = self.world.part(self._batches.at(step))
-        device = self._computing.device
-        with self._computing.recomputing(self._model), exact_products(device):
-            for micro in micro_batches(rows, int(self._size), self._pad):
-                batch = {k: v[micro.index].to(device) for k, v in self._columns.items()}
-                self._engine.add(batch, micro.mask.to(device))
-
-    def add_noise(self, step: int) -> None:
-        """Add the sums up at the first rank, and the step's noise to them."""
-        self.world.add_up(self._engine.sums)
-        if self.world.leads:
-            self.noise.add_to(self._engine.sums, step)
-
-    def mark(self) -> int | None:
-        """A number that tells these noisy sums from others; None on ranks that have none."""
-        if not self.world.leads:
-            return None
-        bits = {4: torch.int32, 8: torch.int64}
-        sums = self._engine.sums.values()
-        # Of the bits, so that the order of adding them up does not matter.
-        found = [total.view(bits[total.element_size()]).sum() for total in sums]
-        return hash(tuple(torch.stack(found).tolist()))
-
-    def release(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Turn the noisy sums into mean gradients. Only after the ledger was charged."""
-        sums = self._engine.sums
-        self.world.spread(sums.values())
-        for name, parameter in parameters.items():
-            parameter.grad = sums[name].div_(self._plan.expected_batch).to(parameter.dtype)
-
-    def clear(self) -> None:
-        """Forget the sums of the step, which were the gradients until now."""
-        for total in self._engine.sums.values():
-            total.zero_()
-
-    @contextmanager
-    def _with_still_buffers(self) -> Iterator[None]:
-        """See to it that the model learns through its gradients alone.
-
-        Raises:
-            UserError: names a buffer that has changed; it is as before.
-        """
-        try:
-            yield
-        finally:
-            changed = [
-                name
-                for name, buffer in self._model.named_buffers()
-                if name not in self._buffers or not _same(buffer, self._buffers[name])
-            ]
-            if changed:
-                for name, buffer in self._model.named_buffers():
-                    if name in self._buffers:
-                        buffer.data.copy_(self._buffers[name])
-                raise UserError(
-                    f"Buffer {changed[0]} changed while private records were computed (a running "
-                    "average, a codebook): nothing would bound what it keeps of them; put that "
-                    "module in eval mode or freeze it."
-                )
-
-
 def _written_in(loss: PerExampleLoss) -> object:
     """What has the source of a loss: a function, a method's function, or a callable's class."""
     function = inspect.unwrap(getattr(loss, "__func__", loss))
     return function if inspect.isfunction(function) else type(loss)
-
-
-@contextmanager
-def buffers_as_before(model: nn.Module) -> Iterator[None]:
-    """Undo what happens to buffers meanwhile."""
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    try:
-        yield
-    finally:
-        for name, buffer in model.named_buffers():
-            buffer.data.copy_(before[name])
 
 
 def _tensors(columns: Mapping[str, Any], label: str) -> dict[str, Tensor]:
@@ -496,13 +382,6 @@ def _tensors(columns: Mapping[str, Any], label: str) -> dict[str, Tensor]:
             )
         found[name] = torch.as_tensor(values)
     return found
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors hold the same values, NaN being the same as NaN."""
-    return one.shape == other.shape and bool(
-        ((one == other) | (one != one) & (other != other)).all()
-    )
 
 
 def _check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, nn.Parameter]:
