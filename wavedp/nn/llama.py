@@ -22,7 +22,7 @@ from wavedp.dp.errors import UserError, one_line
 from wavedp.nn.prior import CodePrior
 from wavedp.nn.rotary import grid_rotation, rotate
 from wavedp.nn.state import read_state
-from wavedp.nn.transformer import Attend, Cache
+from wavedp.nn.transformer import Attend, Cache, by_heads
 
 EPS = 1e-5
 """Of every norm."""
@@ -54,12 +54,7 @@ class LlamaBlock(nn.Module):
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
         """``[b, t, d] -> [b, t, d]``."""
-        b, t, d = x.shape
-        q, k, v = (
-            part.view(b, t, self.heads, d // self.heads).transpose(1, 2)
-            for part in self.qkv(self.norm1(x)).split(d, dim=2)
-        )
-        x = x + self.out(attend(q, k, v).transpose(1, 2).reshape(b, t, d))
+        x = x + self.out(by_heads(self.qkv(self.norm1(x)), self.heads, attend))
         y = self.norm2(x)
         return x + self.down(F.silu(self.gate(y)) * self.up(y))
 

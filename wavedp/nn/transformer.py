@@ -56,6 +56,13 @@ def attend_causally(q: Tensor, k: Tensor, v: Tensor, first: bool = True) -> Tens
     return F.scaled_dot_product_attention(q, k, v, is_causal=first and q.shape[2] > 1)
 
 
+def by_heads(qkv: Tensor, heads: int, attend: Attend) -> Tensor:
+    """Queries, keys and values side by side, ``[b, t, 3 d]``, to what is attended."""
+    b, t, d = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+    q, k, v = (part.view(b, t, heads, d // heads).transpose(1, 2) for part in qkv.split(d, dim=2))
+    return attend(q, k, v).transpose(1, 2).reshape(b, t, d)
+
+
 class Block(nn.Module):
     """Self-attention and MLP, both pre-norm and residual.
 
@@ -87,12 +94,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, attend: Attend) -> Tensor:
         """``[b, t, d] -> [b, t, d]``."""
-        b, t, d = x.shape
-        q, k, v = (
-            part.view(b, t, self.heads, d // self.heads).transpose(1, 2)
-            for part in self.qkv(self.norm1(x)).split(d, dim=2)
-        )
-        x = x + self.out(attend(q, k, v).transpose(1, 2).reshape(b, t, d))
+        x = x + self.out(by_heads(self.qkv(self.norm1(x)), self.heads, attend))
         return x + self.down(F.gelu(self.up(self.norm2(x)), approximate="tanh"))
 
 

@@ -1,0 +1,96 @@
+"""Configuration: which cells a suite has, and what tells them apart."""
+
+import math
+
+import pytest
+from omegaconf.errors import ReadonlyConfigError
+
+from benchmarks import config as configuration
+from benchmarks.cell import make_plan
+from benchmarks.config import cells, choices
+from wavedp.dp import UserError
+
+
+def test_a_suite_is_the_product_of_its_axes():
+    grid = cells(["suite=quick"])
+    rows = [(c.config.method.name, c.row, c.epsilon) for c in grid]
+    assert len(rows) == 10
+    assert rows[:5] == [
+        ("dp_wavelet", "pretrained", 0.0),
+        ("dp_wavelet", "private", 1.0),
+        ("dp_wavelet", "private", 10.0),
+        ("dp_wavelet", "non_private", math.inf),
+        ("dp_wavelet", "oracle", None),
+    ]
+
+
+def test_an_axis_fixed_on_the_command_line_is_fixed():
+    grid = cells(["suite=embedded", "dataset=toyscenes", "seed=7", "privacy.epsilon=[0.5,2]"])
+    assert {c.config.dataset.name for c in grid} == {"toyscenes"}
+    assert {c.seed for c in grid} == {7}
+    assert {c.epsilon for c in grid if c.row == "private"} == {0.5, 2.0}
+
+
+def test_identity_changes_with_what_matters_and_not_with_where_it_runs():
+    weights = {"prior": "abc"}
+
+    def identity(*changes, weights=weights):
+        return cells(["suite=quick", *changes])[1].identity(weights)
+
+    same = identity()
+    assert same == identity("results_dir=elsewhere", "hardware=cpu", "force=true")
+    for change in (
+        "method.finetuning.steps=3",
+        "dataset.private_records=5000",
+        "privacy.delta=1e-6",
+    ):
+        assert identity(change) != same
+    assert identity(weights={"prior": "abd"}) != same
+
+
+def test_what_else_the_grid_asks_for_is_no_part_of_a_cell():
+    """Another name would run a recorded cell again: for a private row a second release."""
+
+    def names(*changes):
+        return {cell.label: cell.identity({}) for cell in cells(["suite=embedded", *changes])}
+
+    everything = names()
+    one_seed = names("seed=1")
+    assert len(one_seed) == len(everything) // 3
+    assert one_seed.items() <= everything.items()
+    more = names("privacy.epsilon=[0.5,1,10]")
+    assert everything.items() <= more.items()
+    assert len(set(more.values())) == len(more)  # and budgets and seeds still tell cells apart
+    alone = names("privacy.epsilon=1", "seed=2")
+    assert alone.items() <= everything.items()
+
+
+def test_a_budget_that_is_named_twice_is_one_cell():
+    grid = cells(["suite=quick", "privacy.epsilon=[1,1.0]", "method=dp_wavelet"])
+    assert [cell.epsilon for cell in grid if cell.row == "private"] == [1.0]
+
+
+def test_a_choice_is_composed_once_and_cannot_be_changed(monkeypatch):
+    configuration.load_choice.cache_clear()
+    real, composed = configuration.compose, []
+    monkeypatch.setattr(configuration, "compose", lambda o: composed.append(o) or real(o))
+    first = configuration.load_choice("metric", "kid")
+    assert configuration.load_choice("metric", "kid") is first
+    assert composed == [["+metric=kid"]]
+    with pytest.raises(ReadonlyConfigError):
+        first.mode = "legacy_tensorflow"  # it would be another metric for everyone after this
+    with pytest.raises(UserError, match="Did you mean kid"):
+        configuration.load_choice("metric", "kidd")
+
+
+def test_every_config_names_itself():
+    for group in ("dataset", "method", "suite"):
+        for name in choices(group):
+            assert configuration.compose([f"{group}={name}"])[group].name == name
+
+
+def test_plans_come_from_the_config_alone():
+    grid = cells(["suite=quick", "dataset.private_records=4000"])
+    plan = make_plan(grid[1])
+    assert plan.sampling_probability == plan.expected_batch / 4000
+    assert make_plan(grid[0]) is None
