@@ -148,9 +148,6 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_spent(settings
         Trainer(plan(), **settings)
 
 
-# Files and counts ---------------------------------------------------------------------------
-
-
 def test_no_keys_are_left_by_a_run_that_was_killed_while_it_wrote_them(tmp_path, monkeypatch):
     real = os.replace
 

@@ -248,7 +248,8 @@ MUTANTS = [
         what="a charge for every micro-batch",
         file=TRAINER,
         old="        training.world.together(\n",
-        new="        for part in micro_batches(\n"
+        new="        from wavedp.dp.sampling import micro_batches\n"
+        "        for part in micro_batches(\n"
         "            training._batches.at(step), int(training._size), False\n"
         "        )[1:]:\n"
         "            ledger.charge(self.plan.event, label, f'{tag} {part.index[0]}')\n"
