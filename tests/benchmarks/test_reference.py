@@ -145,6 +145,27 @@ def test_the_readme_quotes_the_ablation() -> None:
     assert list(found.groups()) == expected
 
 
+def test_the_readme_quotes_the_oracles() -> None:
+    table = pd.read_csv(ROOT / "results" / "oracles" / "toyfaces.csv")
+    prose = " ".join((ROOT / "README.md").read_text().split())
+    found = re.search(
+        r"upsampled, scores ([\d.]+), a raster VQ of all 192 codes ([\d.]+), the spectral "
+        r"tokenizer of the same codes ([\d.]+), LL at a quarter ([\d.]+) "
+        r"\(.*?real images ([\d.]+)\)",
+        prose,
+    )
+    assert found, "the sentence has changed: compare its numbers here"
+    rows = [
+        ("detail network", "LL 16 px"),
+        ("raster VQ", "192 codes"),
+        ("SIT, 3 of 3 scales", "192 codes"),
+        ("detail network", "LL 8 px"),
+    ]
+    scores = table.set_index(["part", "given"])["oracle"]
+    expected = [*(scores[row] for row in rows), table["floor"].dropna().iloc[0]]
+    assert [float(text) for text in found.groups()] == pytest.approx(expected, abs=0.051)
+
+
 def test_no_private_row_spent_more_than_its_target() -> None:
     private = [r.privacy for r in load_folder(RESULTS / "records") if r.row == "private"]
     assert len(private) == 2 * 2 * 2 * 3
