@@ -41,6 +41,9 @@ from wavedp.dp.private import PrivateRecords
 from wavedp.dp.trainer import Trainer
 from wavedp.protocol import ImageGenerator
 
+FINETUNING = ("engine", "micro_batch", "ema_decay", "views")
+"""Settings of a method's finetuning that are the trainer's."""
+
 
 def identity_of(cell: Cell) -> str:
     """The name of a cell's record, with the public weights as they are on this machine.
@@ -245,7 +248,7 @@ def finetune(
         sampling_seed=seeds.sampling_seed,
         progress=track,
         # A method that asks queries instead of training by gradients has none of these.
-        **{k: settings[k] for k in ("engine", "micro_batch", "ema_decay") if k in settings},
+        **{k: settings[k] for k in FINETUNING if k in settings},
     )
     generator.finetune(_sealed(dataset), trainer)
     return trainer

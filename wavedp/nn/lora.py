@@ -47,7 +47,7 @@ def adapted(network: nn.Module, layers: Collection[str], rank: int) -> Iterator[
     So a state dict has the same names before and after, and nobody who loads it needs to know.
 
     Args:
-        layers: attribute names of the linear layers that get one, wherever they are.
+        layers: how the paths of the linear layers end that get one, wherever they are.
         rank: of the adapters.
 
     Raises:
@@ -55,11 +55,11 @@ def adapted(network: nn.Module, layers: Collection[str], rank: int) -> Iterator[
     """
     if rank < 1:
         raise UserError(f"lora_rank={rank} must be at least 1.")
+    ends = tuple(f".{layer}" for layer in layers)
     places = [
-        (parent, name, child)
-        for parent in network.modules()
-        for name, child in parent.named_children()
-        if name in layers and isinstance(child, nn.Linear)
+        (network.get_submodule(path.rpartition(".")[0]), path.rpartition(".")[2], layer)
+        for path, layer in network.named_modules()
+        if isinstance(layer, nn.Linear) and f".{path}".endswith(ends)
     ]
     if not places:
         raise UserError(f"There is no linear layer called {' or '.join(layers)} to adapt.")

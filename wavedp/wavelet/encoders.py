@@ -70,7 +70,8 @@ class CaptionEncoder:
         lists = columns["captions"]
         flat = [own[i % len(own)] for own in lists for i in range(self.captions)]
         shape = len(lists), self.captions, self.text.slots, self.text.width
-        return {"text": self.text(flat).view(shape).half()}
+        text = self.text(flat).view(shape)
+        return {"text": text.half() if text.is_floating_point() else text}
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def report_tokenizer(tokenizer: Tokenizer, held_out: Records) -> Mapping[str, fl
     errors = torch.zeros(tokenizer.scales, dtype=torch.float64)
     shape = (2, tokenizer.codes, tokenizer.codebook_size)
     counts = torch.zeros(shape, dtype=torch.float64)
-    for images in _images(held_out, device_of(tokenizer)):
+    for images in images_in(held_out, device_of(tokenizer)):
         tokens = tokenizer.encode(images)
         first = tokenizer.tokens_per_scale
         for scales in decoded:
@@ -88,7 +88,7 @@ def report_upsampler(
     """
     error = sum(
         float((upsample(x).clamp(-1, 1) - x).square().mean((1, 2, 3)).sum())
-        for x in _images(held_out, device)
+        for x in images_in(held_out, device)
     )
     return {"psnr": psnr(error / len(held_out))}
 
@@ -98,6 +98,6 @@ def device_of(network: nn.Module) -> torch.device:
     return next(network.parameters()).device
 
 
-def _images(records: Records, device: torch.device) -> Iterator[Tensor]:
+def images_in(records: Records, device: torch.device) -> Iterator[Tensor]:
     for part in records.chunks(BATCH):
         yield to_float(torch.from_numpy(np.array(part.images)).to(device))

@@ -21,6 +21,7 @@ from wavedp.nn.prior import CodePrior
 from wavedp.nn.reconstruction import Judge, Reconstruction, pyramid_error
 from wavedp.nn.schedule import cosine
 from wavedp.nn.text import TextEncoder
+from wavedp.nn.text.choice import draw_captions, draw_text
 from wavedp.nn.tokenizer import Tokenizer
 from wavedp.wavelet.encoders import CaptionEncoder, TokenEncoder
 
@@ -76,12 +77,8 @@ def next_token_loss(
     """
 
     def loss(prior: nn.Module, batch: Batch) -> Tensor:
-        tokens, texts = batch["tokens"].long(), batch["text"]
-        rows = torch.arange(len(tokens), device=tokens.device)
-        choice = torch.randint(texts.shape[1], (len(tokens),), device=tokens.device)
-        keep = torch.rand(len(tokens), 1, 1, device=tokens.device) >= condition_dropout
-        text = texts[rows, choice].float()
-        logits = prior(tokens, text.where(keep, without_text(text)))
+        tokens = batch["tokens"].long()
+        logits = prior(tokens, draw_text(batch["text"], condition_dropout, without_text))
         parts = [
             part
             for scale in tokens.chunk(len(logits) // tokens.shape[2], 1)
@@ -161,9 +158,7 @@ class PriorTraining:
         given = next_token_loss(self.condition_dropout, prior.without_text)
 
         def loss(model: nn.Module, batch: Batch) -> Tensor:
-            captions = [public.captions[record] for record in batch["record"].tolist()]
-            choice = torch.randint(self.captions, (len(captions),)).tolist()
-            drawn = [own[i % len(own)] for own, i in zip(captions, choice, strict=True)]
+            drawn = draw_captions(public.captions, batch["record"], self.captions)
             text = self.text(drawn).to(batch["tokens"].device).unsqueeze(1)
             return given(model, {"tokens": batch["tokens"], "text": text})
 

@@ -1,0 +1,111 @@
+"""Generators that denoise: what methods of a denoiser share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from wavedp.data.schema import Records
+from wavedp.diffusion.autoencoder import (
+    Autoencoder,
+    AutoencoderTraining,
+    KLAutoencoder,
+    report_autoencoder,
+)
+from wavedp.diffusion.denoiser import Denoiser
+from wavedp.diffusion.training import DiffusionTraining
+from wavedp.dp.errors import UserError
+from wavedp.dp.private import PrivateRecords
+from wavedp.dp.trainer import Trainer
+from wavedp.nn.images import to_float, to_uint8
+from wavedp.wavelet.training import check_prompts
+
+
+class DiffusionGenerator(nn.Module):
+    """A denoiser in what an autoencoder makes of images; implements ``protocol.ImageGenerator``.
+
+    Args:
+        autoencoder: frozen and public, or :class:`~wavedp.diffusion.autoencoder.Pixels`.
+        denoiser: works in its latents.
+        training: how the denoiser is trained and sampled.
+        autoencoder_training: how the autoencoder is trained; None where it is not trained here.
+        published: whether both parts are published, so that there is nothing to pretrain.
+
+    Raises:
+        UserError: the denoiser takes something else than the autoencoder makes.
+    """
+
+    conditioning: ClassVar[Literal["text", "none"]] = "text"
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        denoiser: Denoiser,
+        training: DiffusionTraining,
+        autoencoder_training: AutoencoderTraining | None = None,
+        published: bool = False,
+    ) -> None:
+        super().__init__()
+        made = autoencoder.channels, autoencoder.side
+        if made != (denoiser.channels, denoiser.side):
+            raise UserError(
+                f"The denoiser takes {denoiser.channels} channels of {denoiser.side} px and is "
+                f"given {made[0]} of {made[1]} px; set denoiser.channels and denoiser.side."
+            )
+        assert isinstance(autoencoder, nn.Module)
+        self.autoencoder, self.denoiser = autoencoder, denoiser
+        self.resolution = autoencoder.resolution
+        self._training, self._autoencoder_training = training, autoencoder_training
+        self._published = published
+
+    @property
+    def stages(self) -> Mapping[str, tuple[str, ...]]:
+        """See :class:`wavedp.protocol.ImageGenerator`. Published parts are not trained."""
+        if self._published:
+            return {}
+        if self._autoencoder_training is None:
+            return {"denoiser": ()}
+        return {"autoencoder": (), "denoiser": ("autoencoder",)}
+
+    def pretrain(self, stage: str, public: Records, trainer: Trainer) -> None:
+        """See :class:`wavedp.protocol.ImageGenerator`."""
+        if stage == "denoiser":
+            self._training.pretrain(self.denoiser, self.autoencoder, public, trainer)
+            return
+        assert self._autoencoder_training and isinstance(self.autoencoder, KLAutoencoder)
+        self._autoencoder_training.pretrain(self.autoencoder, public, trainer)
+
+    def report(self, stage: str, held_out: Records) -> Mapping[str, float]:
+        """See :class:`wavedp.protocol.ImageGenerator`."""
+        if stage == "denoiser":
+            return self._training.report(self.denoiser, self.autoencoder, held_out)
+        return report_autoencoder(self.autoencoder, held_out)
+
+    def check(self, prompts: Sequence[str]) -> None:
+        """See :class:`wavedp.protocol.ImageGenerator`."""
+        check_prompts(self._training.text, prompts)
+
+    def finetune(self, private: PrivateRecords, trainer: Trainer) -> None:
+        """DP-finetune what :meth:`choose` leaves trainable, or adapters that become part of it."""
+        self.denoiser.requires_grad_(False)
+        for module in self.choose():
+            module.requires_grad_(True)
+        self._training.finetune(self.denoiser, self.autoencoder, private, trainer)
+
+    def choose(self) -> Sequence[nn.Module]:
+        """What is trained on private records, of the denoiser: all of it."""
+        return [self.denoiser]
+
+    @torch.no_grad()
+    def generate(self, captions: Sequence[str], seed: int) -> Iterator[Tensor]:
+        """Draw latents by their captions and decode them."""
+        for latents in self._training.sample(self.denoiser, captions, seed):
+            yield to_uint8(self.autoencoder.decode(latents))
+
+    @torch.no_grad()
+    def oracle(self, images: Tensor) -> Tensor:
+        """What the autoencoder keeps of real images."""
+        return to_uint8(self.autoencoder.decode(self.autoencoder.encode(to_float(images))))

@@ -1,0 +1,115 @@
+"""How images are noised, and what a denoiser is asked for, in the two parametrisations in use.
+
+Shapes: b rows; x, clean images or latents, ``[b, c, h, w]``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, EDMDPMSolverMultistepScheduler
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Noised:
+    """Attributes:
+    inputs: what the network sees, ``[b, c, h, w]``.
+    times: which noise level that is, ``[b]``.
+    target: what it should answer, ``[b, c, h, w]``, of about unit variance.
+    """
+
+    inputs: Tensor
+    times: Tensor
+    target: Tensor
+
+
+class Process(Protocol):
+    """A noise law for training, and the solver that goes back along it."""
+
+    def noised(self, clean: Tensor) -> Noised:
+        """Each row at a random noise level, with random noise."""
+
+    def solver(self) -> Any:
+        """A new scheduler of diffusers."""
+
+
+@dataclass(frozen=True)
+class DDPM:
+    """Discrete noise levels (Ho et al. 2020, arXiv 2006.11239), as latent diffusion has them.
+
+    Attributes:
+        beta_start, beta_end, beta_schedule: of the noise levels, in the names of diffusers.
+        levels: how many.
+        prediction_type: "epsilon", the noise, or "v_prediction" (Salimans and Ho 2022).
+        solver_type: the class of diffusers that samples, such as DDIMScheduler.
+    """
+
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    beta_schedule: str = "scaled_linear"
+    levels: int = 1000
+    prediction_type: str = "epsilon"
+    solver_type: type = DPMSolverMultistepScheduler
+
+    def noised(self, clean: Tensor) -> Noised:
+        """See :class:`Process`."""
+        scheduler = self._scheduler()
+        times = torch.randint(self.levels, (len(clean),), device=clean.device)
+        noise = torch.randn_like(clean)
+        target = noise
+        if self.prediction_type == "v_prediction":
+            target = scheduler.get_velocity(clean, noise, times)
+        return Noised(scheduler.add_noise(clean, noise, times), times, target)
+
+    def solver(self) -> Any:
+        """See :class:`Process`."""
+        return self.solver_type.from_config(self._scheduler().config)  # type: ignore[attr-defined]
+
+    def _scheduler(self) -> Any:
+        return DDPMScheduler(
+            num_train_timesteps=self.levels,
+            beta_start=self.beta_start,
+            beta_end=self.beta_end,
+            beta_schedule=self.beta_schedule,
+            prediction_type=self.prediction_type,
+            clip_sample=False,
+            timestep_spacing="trailing",
+        )
+
+
+@dataclass(frozen=True)
+class EDM:
+    """Continuous noise levels and preconditioning (Karras et al. 2022, arXiv 2206.00364, table 1).
+
+    DPDM (Dockhorn et al. 2023, arXiv 2210.09929) trains so.
+
+    Attributes:
+        deviation: sigma_data, a public constant: of clean images in [-1, 1] or of latents.
+        log_mean, log_deviation: P_mean and P_std of the noise levels in training.
+        least, most: noise levels of sampling.
+    """
+
+    deviation: float = 0.5
+    log_mean: float = -1.2
+    log_deviation: float = 1.2
+    least: float = 0.002
+    most: float = 80.0
+
+    def noised(self, clean: Tensor) -> Noised:
+        """See :class:`Process`. The target is F of equation 7, weighted alike at all levels."""
+        law = torch.randn(len(clean), device=clean.device)
+        levels = (self.log_mean + self.log_deviation * law).exp()
+        sigma = levels.view(-1, *[1] * (clean.dim() - 1))
+        noisy = clean + sigma * torch.randn_like(clean)
+        total = sigma.square() + self.deviation**2
+        skip, out = self.deviation**2 / total, sigma * self.deviation / total.sqrt()
+        return Noised(noisy / total.sqrt(), levels.log() / 4, (clean - skip * noisy) / out)
+
+    def solver(self) -> Any:
+        """See :class:`Process`."""
+        return EDMDPMSolverMultistepScheduler(
+            sigma_min=self.least, sigma_max=self.most, sigma_data=self.deviation
+        )
