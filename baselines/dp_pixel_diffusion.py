@@ -1,7 +1,7 @@
 """Pixel diffusion with DP-SGD: DPDM and PDP-Diffusion.
 
 DPDM (Dockhorn et al., TMLR 2023, arXiv 2210.09929) trains a small diffusion model of pixels with
-noise multiplicity (``finetuning.views``); Ghalebikesabi et al. (arXiv 2302.13861, "PDP-Diffusion" in
+noise multiplicity (``finetuning.views``); Ghalebikesabi et al. (arXiv 2302.13861; PDP-Diffusion in
 DPImageBench) begin with a publicly pretrained one, as here. All weights are trained.
 """
 

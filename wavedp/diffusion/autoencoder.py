@@ -123,7 +123,9 @@ class KLAutoencoder(nn.Module):
                 f"{images.shape[-2]}x{images.shape[-1]}; prepare them at "
                 f"dataset.resolution={self.resolution}."
             )
-        return torch.as_tensor((self.network.encode(images).latent_dist.mean - self.shift) / self.scale)
+        return torch.as_tensor(
+            (self.network.encode(images).latent_dist.mean - self.shift) / self.scale
+        )
 
     def decode(self, latents: Tensor) -> Tensor:
         """See :class:`Autoencoder`."""

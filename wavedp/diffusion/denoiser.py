@@ -19,6 +19,18 @@ ADAPTABLE = ("to_q", "to_k", "to_v", "to_out.0")
 """The linear layers of an attention of diffusers: where DP-LoRA puts its adapters."""
 
 
+class Reader(nn.Module):
+    """What reads encoded captions for a U-Net; this one hands them on as they are."""
+
+    def forward(self, text: Tensor) -> Tensor:
+        """``[b, slots, width]`` to what the U-Net attends to."""
+        return text
+
+    def without_text(self, text: Tensor) -> Tensor:
+        """What stands for no text, in the shape of encoded captions."""
+        return torch.zeros_like(text)
+
+
 class Denoiser(nn.Module):
     """A U-Net, and what reads the text for it.
 
@@ -26,7 +38,7 @@ class Denoiser(nn.Module):
         unet: the network. Its ``encoder_hid_proj``, where it has one, is part of the conditioning.
         side: h, of what it is given.
         channels: c, of what it is given.
-        reader: makes of texts what the U-Net attends to; None takes them as they are.
+        reader: makes of encoded captions what the U-Net attends to; None takes them as they are.
         patch: pixels of a side that become one position of the U-Net, so that large images of few
             channels cost no more than latents.
 
@@ -39,7 +51,7 @@ class Denoiser(nn.Module):
         unet: UNet2DConditionModel,
         side: int,
         channels: int,
-        reader: nn.Module | None = None,
+        reader: Reader | None = None,
         patch: int = 1,
     ) -> None:
         super().__init__()
@@ -49,7 +61,7 @@ class Denoiser(nn.Module):
                 f"{side} px in patches of {patch} px; set denoiser.channels, side and patch."
             )
         self.unet, self.side, self.channels, self._patch = unet, side, channels, patch
-        self.reader = reader if reader is not None else nn.Identity()
+        self.reader = reader if reader is not None else Reader()
 
     def forward(self, x: Tensor, times: Tensor, text: Tensor) -> Tensor:
         """``[b, c, h, w]`` at noise levels ``[b]``, with captions, to what the process asks for."""
@@ -58,8 +70,8 @@ class Denoiser(nn.Module):
         return F.pixel_shuffle(made, self._patch) if self._patch > 1 else torch.as_tensor(made)
 
     def without_text(self, text: Tensor) -> Tensor:
-        """What stands for no text, in the shape of encoded captions."""
-        return torch.zeros_like(text)
+        """See :class:`Reader`."""
+        return self.reader.without_text(text)
 
     def conditioned(self) -> Iterator[nn.Module]:
         """What DP-LDM trains: the attention blocks (SpatialTransformer) and the conditioning."""

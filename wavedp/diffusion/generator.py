@@ -75,7 +75,8 @@ class DiffusionGenerator(nn.Module):
         if stage == "denoiser":
             self._training.pretrain(self.denoiser, self.autoencoder, public, trainer)
             return
-        assert self._autoencoder_training and isinstance(self.autoencoder, KLAutoencoder)
+        assert self._autoencoder_training
+        assert isinstance(self.autoencoder, KLAutoencoder)
         self._autoencoder_training.pretrain(self.autoencoder, public, trainer)
 
     def report(self, stage: str, held_out: Records) -> Mapping[str, float]:
