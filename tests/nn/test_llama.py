@@ -87,6 +87,9 @@ def test_rotation_by_hand():
     expected[-2:] = torch.tensor([-math.sin(0.03), math.cos(0.03)])
     torch.testing.assert_close(turned[0], expected)
     assert not rotate(x, rotation[:1]).any()  # the prefix has no place
+    keyed = grid_rotation(4, 8, prefix=1, keyed=True)
+    assert torch.equal(rotate(x, keyed[:1]), x.expand_as(rotate(x, keyed[:1])))
+    assert torch.equal(keyed[1:], rotation[1:])
 
 
 def test_a_head_too_narrow_for_two_directions_is_refused():

@@ -67,19 +67,27 @@ class Llama(nn.Module):
         prefix: positions before the grid.
         grid: tokens on a side.
         multiple_of: see :func:`hidden_width`.
+        keyed: see :func:`~wavedp.nn.rotary.grid_rotation`.
     """
 
     rotation: Tensor
 
     def __init__(
-        self, width: int, depth: int, heads: int, prefix: int, grid: int, multiple_of: int = 256
+        self,
+        width: int,
+        depth: int,
+        heads: int,
+        prefix: int,
+        grid: int,
+        multiple_of: int = 256,
+        keyed: bool = False,
     ) -> None:
         super().__init__()
         self.heads, self.width = heads, width
         hidden = hidden_width(width, multiple_of)
         self.blocks = nn.ModuleList(LlamaBlock(width, heads, hidden) for _ in range(depth))
         self.norm = nn.RMSNorm(width, EPS)
-        rotation = grid_rotation(grid, width // heads, prefix)
+        rotation = grid_rotation(grid, width // heads, prefix, keyed)
         self.register_buffer("rotation", rotation, persistent=False)
 
     def cache(self, rows: int, length: int, device: torch.device) -> Cache:
@@ -136,6 +144,8 @@ class LlamaPrior(CodePrior):
         text_slots, text_width: shape of an encoded caption.
         width, depth, heads: LlamaGen-B 768, 12, 12; L 1024, 24, 16; XL 1280, 36, 20.
         multiple_of: see :func:`hidden_width`.
+        keyed_text: whether codes choose among the slots of a caption, which published weights do
+            not: see :func:`~wavedp.nn.rotary.grid_rotation`.
     """
 
     adaptable: ClassVar[tuple[str, ...]] = ("qkv", "out", "gate", "up", "down")
@@ -152,6 +162,7 @@ class LlamaPrior(CodePrior):
         depth: int = 12,
         heads: int = 12,
         multiple_of: int = 256,
+        keyed_text: bool = False,
     ) -> None:
         super().__init__(1, grid**2, codes, codebook_size, text_slots, text_width)
         self.text = nn.Sequential(
@@ -160,7 +171,7 @@ class LlamaPrior(CodePrior):
             nn.Linear(width, width, bias=False),
         )
         self.embeddings = nn.Embedding(codes * codebook_size, width)
-        self.llama = Llama(width, depth, heads, text_slots, grid, multiple_of)
+        self.llama = Llama(width, depth, heads, text_slots, grid, multiple_of, keyed_text)
         if codes > 1:
             self.code_norm = nn.LayerNorm(width)
             self.code_hidden = nn.Linear(width, width)

@@ -15,12 +15,17 @@ from torch import Tensor
 from wavedp.dp.errors import UserError
 
 
-def grid_rotation(grid: int, head_width: int, prefix: int, base: float = 10000.0) -> Tensor:
+def grid_rotation(
+    grid: int, head_width: int, prefix: int, keyed: bool = False, base: float = 10000.0
+) -> Tensor:
     """Cosine and sine of the angle of every pair at every position, ``[prefix + grid**2, p, 2]``.
 
-    A prefix has no place on the grid. LlamaGen gives it zeros in place of angles, hence queries
-    and keys of zero, and its weights are trained so: what the text says is in its values, and all
-    its slots weigh the same.
+    Args:
+        prefix: positions before the grid, which have no place on it.
+        keyed: leave the prefix as it is, so that the grid can choose among its slots. LlamaGen
+            gives it zeros in place of cosines and sines, hence queries and keys of zero, and its
+            weights are trained so: what the text says is in its values, and all its slots weigh
+            the same.
 
     Raises:
         UserError: the head is too narrow to be split into rows and columns of pairs.
@@ -35,7 +40,8 @@ def grid_rotation(grid: int, head_width: int, prefix: int, base: float = 10000.0
     rows, columns = angles.repeat_interleave(grid, 0), angles.repeat(grid, 1)
     angle = torch.cat([rows, columns], dim=1)
     turned = torch.stack([angle.cos(), angle.sin()], dim=2)
-    return torch.cat([torch.zeros(prefix, *turned.shape[1:]), turned])
+    place = torch.tensor([float(keyed), 0.0]).expand(prefix, turned.shape[1], 2)
+    return torch.cat([place, turned])
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
