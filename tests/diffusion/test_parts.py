@@ -1,0 +1,158 @@
+"""Autoencoders and denoisers in the size of the embedded data."""
+
+import pytest
+import torch
+
+from baselines.dp_ldm import DPLDM
+from baselines.dp_pixel_diffusion import DPPixelDiffusion
+from wavedp.data.schema import Records
+from wavedp.diffusion.autoencoder import (
+    AutoencoderTraining,
+    LatentEncoder,
+    Pixels,
+    report_autoencoder,
+    small_autoencoder,
+)
+from wavedp.diffusion.denoiser import small_denoiser
+from wavedp.diffusion.process import DDPM, EDM
+from wavedp.diffusion.training import DiffusionTraining
+from wavedp.dp import DPPlan, Ledger, NonPrivatePlan, PrivateRecords, Trainer, UserError
+from wavedp.nn.reconstruction import Judge
+from wavedp.nn.text import HashedText
+
+CAPTIONS = ["a red disc", "a blue disc"]
+
+
+def discs(count):
+    """Flat images, red and blue in turn, with captions that say so."""
+    images = torch.full((count, 3, 16, 16), 40, dtype=torch.uint8)
+    images[0::2, 0], images[1::2, 2] = 220, 220
+    return Records(images.numpy(), [(CAPTIONS[i % 2],) for i in range(count)], "discs")
+
+
+def autoencoder():
+    return small_autoencoder(16, channels=2, widths=(8, 8))
+
+
+def training(**settings):
+    given = {"process": EDM(), "text": HashedText(2, 8), "steps": 6, "batch": 64}
+    return DiffusionTraining(**given | settings)
+
+
+def denoiser(**settings):
+    given = {"side": 8, "channels": 2, "text_width": 8, "widths": (16, 16), "cross_width": 16}
+    return small_denoiser(**given | settings)
+
+
+def test_an_autoencoder_learns_and_its_latents_have_unit_variance():
+    torch.manual_seed(0)
+    network, public = autoencoder(), discs(64)
+    before = report_autoencoder(network, public)["psnr"]
+    judge = Judge(rate=3e-3, adversarial=0)
+    AutoencoderTraining(judge).pretrain(network, public, Trainer(NonPrivatePlan(16, 60)))
+    assert report_autoencoder(network, public)["psnr"] > before + 3
+    assert not network.training
+    latents = LatentEncoder(network)({"images": public.images})["latents"].float()
+    channels = latents.transpose(0, 1).flatten(1)
+    torch.testing.assert_close(channels.mean(1), torch.zeros(2), atol=0.02, rtol=0)
+    torch.testing.assert_close(channels.std(1), torch.ones(2), atol=0.02, rtol=0)
+
+
+def test_the_key_of_an_autoencoder_follows_its_weights_and_scale():
+    torch.manual_seed(0)
+    network = autoencoder()
+    key = network.key
+    network.scale.mul_(2)
+    assert network.key != key
+
+
+def test_a_diffusion_model_draws_what_its_captions_say():
+    """Pixels in patches."""
+    torch.manual_seed(0)
+    network = denoiser(side=16, channels=3, patch=4)
+    method = DPPixelDiffusion(network, training(pretraining_rate=5e-3, steps=8))
+    trainer = Trainer(NonPrivatePlan(32, 150), ema_decay=0.9)
+    method.pretrain("denoiser", discs(64), trainer)
+    assert method.report("denoiser", discs(32))["loss"] < 0.7  # knowing nothing is 1
+    red, blue = (
+        torch.cat(list(method.generate([caption] * 10, 0))).float().mean((0, 2, 3))
+        for caption in CAPTIONS
+    )
+    assert red[0] > red[2] + 60
+    assert blue[2] > blue[0] + 60
+
+
+def test_guidance_goes_further_from_what_is_drawn_without_a_caption():
+    torch.manual_seed(0)
+    network = denoiser(side=16, channels=3, patch=4)
+    method = DPPixelDiffusion(network, training(pretraining_rate=5e-3))
+    method.pretrain("denoiser", discs(64), Trainer(NonPrivatePlan(32, 30), ema_decay=0.5))
+    redness = []
+    for guidance in (0.0, 1.0, 3.0):
+        drawing = training(guidance=guidance)
+        drawn = torch.cat(list(drawing.sample(network, [CAPTIONS[0]] * 40, 0)))
+        redness.append((drawn[:, 0] - drawn[:, 2]).mean().item())
+    assert redness[0] < redness[1] < redness[2]
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_dp_ldm_moves_the_attention_and_the_conditioning_alone(rank, tmp_path):
+    torch.manual_seed(0)
+    method = DPLDM(autoencoder(), denoiser(), training(process=DDPM(), lora_rank=rank)).eval()
+    before = {name: p.clone() for name, p in method.named_parameters()}
+    plan = DPPlan.calibrate(epsilon=5, delta=1e-5, records=24, expected_batch=8, steps=2)
+    trainer = Trainer(plan, ledger=Ledger(tmp_path / "ledger", plan.budget), views=2)
+    columns = {"images": discs(24).images, "captions": discs(24).captions}
+    method.finetune(PrivateRecords(columns, name="discs", records=24), trainer)
+    after = dict(method.named_parameters())
+    assert after.keys() == before.keys()
+    moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    adapters = ("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight")
+    if rank:
+        expected = {name for name in before if name.endswith(adapters)}
+    else:
+        expected = {name for name in before if ".attentions." in name or "encoder_hid" in name}
+    assert moved == expected
+
+
+def test_each_view_of_a_record_is_noised_on_its_own():
+    """So that K of them are an average over noise levels, as noise multiplicity wants."""
+    seen = []
+
+    def spy(module, args):
+        seen.append(args)
+
+    torch.manual_seed(0)
+    network = denoiser(side=16, channels=3, patch=4)
+    network.register_forward_pre_hook(spy)
+    columns = {"latents": torch.zeros(4, 3, 16, 16), "text": torch.zeros(4, 1, 2, 8)}
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+    trainer = Trainer(NonPrivatePlan(4, 1), views=3, micro_batch=4)
+    trainer.fit(network, training().loss(), columns, optimizer)
+    x, times, _ = seen[-1]
+    assert len(x) == 12
+    assert len(times.unique()) == 12
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: denoiser(attention=(True,)), "2 resolutions and denoiser.attention 1"),
+        (lambda: denoiser(attention=(False, False)), "attention somewhere"),
+        (lambda: denoiser(side=9), "9 px in patches of 1 px cannot be halved 1 times"),
+        (lambda: DPLDM(autoencoder(), denoiser(channels=3), training()), "given 2 of 8 px"),
+        (lambda: small_autoencoder(18, widths=(8, 8, 8)), "cannot be halved 2 times"),
+        (lambda: autoencoder().encode(torch.zeros(1, 3, 32, 32)), "images of 16 px, got 32x32"),
+        (lambda: training(steps=0), "training.steps=0 is out of range"),
+        (lambda: training(condition_dropout=1.5), "training.condition_dropout=1.5"),
+        (lambda: training(lora_rank=-1), "training.lora_rank=-1"),
+    ],
+)
+def test_wrong_settings_are_named(wrong, message):
+    with pytest.raises(UserError, match=message):
+        wrong()
+
+
+def test_pixels_are_the_images():
+    images = torch.rand(2, 3, 8, 8)
+    assert torch.equal(Pixels(8).decode(Pixels(8).encode(images)), images)
