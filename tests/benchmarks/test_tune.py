@@ -1,0 +1,78 @@
+"""The search for hyper-parameters, the same for every method."""
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from report_records import grid_of_records
+
+from benchmarks import tune
+from benchmarks.config import cells, choices, compose
+from wavedp.dp.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+SEARCH = ROOT / "results" / "tuning" / "search.csv"
+
+
+@pytest.mark.parametrize("method", choices("method"))
+def test_every_search_tries_four_values_and_the_config_has_one_of_them(method):
+    config = compose([f"method={method}"]).method
+    if not config.get("search"):
+        pytest.skip("shares the settings of another method")
+    setting, values = tune.search_of(config)
+    assert len(values) == 4
+    assert tune.value_of(config, setting) in values
+
+
+def test_stand_in_records_are_others_than_those_reported():
+    [standing_in] = cells(["suite=tuning", "method=dp_wavelet"])
+    reported = cells(["suite=embedded", "dataset=toyfaces", "method=dp_wavelet"])[0]
+    seeds = [cell.config.dataset.get("seed", 0) for cell in (standing_in, reported)]
+    assert seeds[0] != seeds[1]
+    del standing_in.config.dataset.seed
+    assert standing_in.config.dataset == reported.config.dataset
+
+
+def test_a_method_without_a_search_is_told_how_to_name_one():
+    config = compose(["method=dp_wavelet", "~method.search"]).method
+    with pytest.raises(UserError, match=r"names no search.*search: \{"):
+        tune.search_of(config)
+
+
+def test_each_value_is_run_and_the_table_has_a_line_for_each(tmp_path, monkeypatch, capsys):
+    """What is run is spied upon; the table is made from records alone."""
+    ran = []
+    made = [record for record in grid_of_records() if record.row == "private"][:1]
+
+    def run(overrides):
+        ran.append(overrides)
+        return 0
+
+    monkeypatch.setattr(tune.run, "main", run)
+    monkeypatch.setattr(tune, "load_folder", lambda folder: made)
+    method = {"search": {"finetuning.clip": [1.0, 2.0]}, "finetuning": {"clip": 2.0}}
+    made[0] = made[0].model_copy(update={"config": {"method": method}})
+    assert tune.main(["method=dp_merf", f"results_dir={tmp_path}"]) == 0
+    tried = compose(["method=dp_merf"]).method.search["generator.rate"]
+    assert [run[-1] for run in ran] == [f"method.generator.rate={value}" for value in tried]
+    table = pd.read_csv(tmp_path / "tuning" / "search.csv")
+    assert table["value"].tolist() == [2.0]
+    assert math.isclose(table["fd_toy"][0], round(made[0].metrics["fd_toy"].value, 2))
+
+
+@pytest.mark.skipif(not SEARCH.exists(), reason="no search is committed")
+def test_the_configs_have_what_the_committed_search_found():
+    """The best value on stand-in records, for every method that is tuned."""
+    table = pd.read_csv(SEARCH)
+    assert (table["status"] == "ok").all()
+    methods = [
+        name for name in choices("method") if compose([f"method={name}"]).method.get("search")
+    ]
+    configs = {compose([f"method={name}"]).method.name: name for name in methods}
+    assert set(table["method"]) == set(configs)
+    for (method, setting), tried in table.groupby(["method", "setting"]):
+        assert len(tried) == 4
+        best = tried.loc[tried["fd_toy"].idxmin(), "value"]
+        config = compose([f"method={configs[method]}"]).method
+        assert tune.value_of(config, setting) == best, method
