@@ -1,4 +1,4 @@
-"""The tiny autoencoder for FLUX.2 latents (TAEF2 of madebyollin/taesd), read from published weights.
+"""The tiny autoencoder for FLUX.2 latents (TAEF2 of madebyollin/taesd), from published weights.
 
 A distilled stand-in for a large autoencoder: 1.3 million parameters each way, 32 channels at an
 eighth of the side. Module names are those of the published state dicts, so that they load.
