@@ -21,14 +21,18 @@ from typing import Any
 
 import hydra.utils
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from benchmarks.installed import Installed, installed, installed_method
 from benchmarks.record import Row
 from wavedp.dp.errors import UserError, one_line
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 AXES = ("dataset", "method")
+METHOD_KEYS = ("name", "generator._target_", "weights", "finetuning")
+"""What no method's config can do without."""
 # These say where and how a cell runs and by what it is scored, not what it is, so they do not
 # change its identity. Metrics can be added to a finished cell: see benchmarks/rescoring.py.
 # The seed of a cell is its own, whatever the suite or the command line calls it.
@@ -90,21 +94,56 @@ def _hydra() -> Iterator[None]:
 def compose(overrides: Sequence[str]) -> DictConfig:
     """The configuration for some command-line overrides.
 
+    That of a method which another package brings says which: ``method.package``, its name and
+    version. So they are part of a cell's identity, of its setup and of its record.
+
     Raises:
         UserError: an unknown name or key (with the nearest known one), or a bad value.
     """
+    package = _package(overrides)
     try:
         with _hydra():
-            config = hydra.compose("run", list(overrides))
+            config = hydra.compose("run", [*overrides, *_searched(package)])
+            if package:
+                with open_dict(config.method):
+                    config.method.package = {"name": package.package, "version": package.version}
             OmegaConf.resolve(config)
+            missing = [key for key in METHOD_KEYS if OmegaConf.select(config.method, key) is None]
     except MissingConfigException as error:
         raise UserError(_unknown_choice(error, overrides)) from error
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"A config is not YAML in UTF-8, mend it: {one_line(error)}") from error
     except (HydraException, OmegaConfBaseException) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(
             f"The configuration cannot be read: {first}{_nearest_key(first)}"
         ) from error
+    if missing:
+        raise UserError(
+            f"The config of method {_chosen(overrides) or config.method.get('name')} lacks "
+            f"{', '.join(missing)}: CONTRIBUTING.md shows a whole one."
+        )
     return config
+
+
+def _chosen(overrides: Sequence[str]) -> str | None:
+    """The method that the overrides choose; None where it is the usual one."""
+    chosen = [o.removeprefix("method=") for o in overrides if o.startswith("method=")]
+    return chosen[-1] if chosen else None
+
+
+def _package(overrides: Sequence[str]) -> Installed | None:
+    """What brings the method that the overrides choose, if it is not one of ours."""
+    name = _chosen(overrides)
+    return installed_method(name, name in _own("method")) if name else None
+
+
+def _searched(package: Installed | None) -> list[str]:
+    """Hydra's override that adds a package's configs; ours come first, so none is replaced."""
+    if package is None:
+        return []
+    folder = str(package.folder).replace("'", r"\'")
+    return [f"hydra.searchpath=['file://{folder}']"]
 
 
 def make(config: DictConfig) -> Any:
@@ -116,12 +155,19 @@ def make(config: DictConfig) -> Any:
     try:
         return hydra.utils.instantiate(config)
     except InstantiationException as error:
-        cause = error.__cause__
-        while cause is not None and not isinstance(cause, UserError):
-            cause = cause.__cause__
-        if cause is not None:
-            raise cause from error
-        raise UserError(f"{config.get('_target_')} cannot be made: {one_line(error)}") from error
+        causes = list(_causes(error))
+        for cause in causes:
+            if isinstance(cause, UserError):
+                raise cause from error
+        # Of code that cannot be imported Hydra tells the place alone, not what is missing.
+        told = next((cause for cause in causes if isinstance(cause, ImportError)), error)
+        raise UserError(f"{config.get('_target_')} cannot be made: {one_line(told)}") from error
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    while error.__cause__ is not None:
+        error = error.__cause__
+        yield error
 
 
 def conditioning_of(cell: Cell) -> str:
@@ -139,8 +185,13 @@ def load_choice(group: str, name: str) -> DictConfig:
 
 
 def choices(group: str) -> list[str]:
-    """Names in a config group."""
-    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
+    """Names in a config group; methods that other packages bring are among them."""
+    others = {method.name for method in installed()} if group == "method" else set()
+    return sorted(others.union(_own(group)))
+
+
+def _own(group: str) -> list[str]:
+    return [path.stem for path in (CONFIGS / group).glob("*.yaml")]
 
 
 def _unknown_choice(error: MissingConfigException, overrides: Sequence[str]) -> str:

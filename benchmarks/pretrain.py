@@ -78,11 +78,13 @@ def _make(stage: str, generator: Any, config: Any, device: torch.device, command
     )
     generator.pretrain(stage, records, trainer)
     report = {k: round(v, 4) for k, v in generator.report(stage, held_out).items()}
+    package = config.method.get("package")  # whose code it is, where it is not this project's
     made = {
         "command": command,
         "public": {"name": public.name, "version": public.version, "records": len(records)},
         "settings": plain(settings),
         "generator": without_paths(plain(config.method.generator)),
+        **({"package": plain(package)} if package else {}),
         "report": report,
         "seconds": None if trainer.resumed else round(trainer.train_seconds, 1),
         "hardware": hardware.describe(device).model_dump(),

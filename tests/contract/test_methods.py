@@ -1,4 +1,7 @@
-"""Every method in configs/method, held to the contract. New methods are found, not listed."""
+"""Every method, of this project and of installed packages, held to the contract.
+
+New methods are found, not listed.
+"""
 
 import itertools
 import json
@@ -85,6 +88,7 @@ def test_fulfils_the_protocol(method):
     generator = build(method)
     assert isinstance(generator, ImageGenerator)
     assert generator.conditioning in ("text", "none")
+    assert cell_of(method).config.method.name == method.rpartition("/")[2]
     assert all(isinstance(generator.get_submodule(s), torch.nn.Module) for s in generator.stages)
     # Nothing is left at random: each part has public weights, made by a stage or another method's,
     # unless it is declared to begin with the private records.
@@ -243,6 +247,15 @@ def test_no_door_to_private_records_is_loaded_with_a_method(method):
     code = f"import sys, {target.rpartition('.')[0]}; print({doors} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.stdout.strip(), done.returncode) == ("set()", 0)
+
+
+def test_no_module_beside_the_method_breaks_the_seal_of_private_records(method):
+    package = type(build(method)).__module__.rpartition(".")[0]
+    beside = [m for name, m in sys.modules.items() if f"{name}.".startswith(f"{package}.")]
+    files = {Path(m.__file__) for m in beside if getattr(m, "__file__", None)}
+    assert files
+    sealed = ("open_columns", "_PrivateRecords__")
+    assert not [file for file in files if any(word in file.read_text() for word in sealed)]
 
 
 def test_private_records_reach_a_method_sealed(cache):
