@@ -32,11 +32,13 @@ mutants: $(VENV)/.ready  ## plants every known trap of DP training and shows tha
 report: $(VENV)/.ready  ## tables, plots and the page again, from the committed records
 	$(RUN) -m benchmarks.report suite=embedded
 
-checkpoints: $(VENV)/.ready  ## the public checkpoints and the yardstick again (about two hours)
+checkpoints: $(VENV)/.ready  ## the public checkpoints and the yardstick again (about six hours)
 	$(RUN) -m benchmarks.yardstick train
 	$(RUN) -m benchmarks.pretrain method=dp_wavelet force=true
 	$(RUN) -m benchmarks.pretrain method=dp_wavelet_quarter stage=upsampler force=true
-	$(RUN) -m benchmarks.pretrain method=px32/dp_llamagen stage=tokenizer force=true
+	$(RUN) -m benchmarks.pretrain method=dp_llamagen force=true
+	$(RUN) -m benchmarks.pretrain method=dp_ldm force=true
+	$(RUN) -m benchmarks.pretrain method=dp_pixel_diffusion force=true
 
 throughput: export KINETO_LOG_LEVEL = 99
 throughput: $(VENV)/.ready  ## speed of the core, of data, metrics and the wavelet, as ratios to the same without us

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from benchmarks.cell import make_generator, seed_everything
-from benchmarks.config import CONFIGS, cells, choices, make
+from benchmarks.config import cells, choices
 from wavedp.data.toyfaces import ToyFaces
 from wavedp.dp import DPPlan, Ledger, NonPrivatePlan, PrivateRecords, Trainer
 from wavedp.dp.noise import GaussianNoise
@@ -24,19 +24,8 @@ RECORDS = 48
 ROOT = Path(__file__).resolve().parents[2]
 
 
-TRAINED = choices("method")
-UNTRAINED = [f"px32/{path.stem}" for path in sorted((CONFIGS / "method" / "px32").glob("*.yaml"))]
-"""At the embedded size, with parts that are not pretrained yet: random ones take their place where
-the contract is not about quality."""
-
-
-@pytest.fixture(params=[*TRAINED, *UNTRAINED])
+@pytest.fixture(params=choices("method"))
 def method(request):
-    return request.param
-
-
-@pytest.fixture(params=TRAINED)
-def trained(request):
     return request.param
 
 
@@ -44,8 +33,6 @@ def build(method):
     """A fresh instance with its public weights; in the small where its config says what that is."""
     cell = cell_of(method)
     seed_everything(0)
-    if method in UNTRAINED:
-        return make(cell.config.method.generator).eval()
     return make_generator(cell)
 
 
@@ -70,7 +57,7 @@ def tiny_plan(steps=2):
 
 def finetuned(method, cache, folder, plan=None, seed=0):
     generator, plan = build(method), plan or tiny_plan()
-    ledger = Ledger(folder / f"{method.replace('/', '-')}-{next(_numbers)}.jsonl", plan.budget)
+    ledger = Ledger(folder / f"{method}-{next(_numbers)}.jsonl", plan.budget)
     trainer = Trainer(plan, ledger=ledger, micro_batch=16, noise_seed=1, sampling_seed=2)
     generator.finetune(private_faces(cache, seed), trainer)
     return generator, trainer
@@ -100,8 +87,8 @@ def test_fulfils_the_protocol(method):
     assert set(generator.stages) <= parts - private
 
 
-def test_makes_uint8_images_of_its_resolution_one_per_caption(trained):
-    generator = build(trained)
+def test_makes_uint8_images_of_its_resolution_one_per_caption(method):
+    generator = build(method)
     images = samples(generator)
     assert images.dtype == torch.uint8
     assert images.shape == (5, 3, generator.resolution, generator.resolution)
@@ -116,8 +103,8 @@ def test_samples_depend_on_the_seed_and_on_nothing_else(method):
     assert not torch.equal(first, samples(generator, seed=4))
 
 
-def test_captions_matter_where_text_is_declared(trained):
-    generator = build(trained)
+def test_captions_matter_where_text_is_declared(method):
+    generator = build(method)
     red, blue = (
         torch.cat(list(generator.generate([f"a {colour} disc on a {colour} background"] * 40, 0)))
         for colour in ("red", "blue")
@@ -205,8 +192,8 @@ def everything_in(generator):
     return dict(itertools.chain(generator.named_parameters(), generator.named_buffers()))
 
 
-def test_the_oracle_resembles_its_input(trained, cache):
-    generator = build(trained)
+def test_the_oracle_resembles_its_input(method, cache):
+    generator = build(method)
     records = ToyFaces(private_records=8, evaluation_records=20, cache_dir=cache).evaluation()
     images = torch.tensor(records.images[:20])
     made = generator.oracle(images)
