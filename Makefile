@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 SUITE ?= quick
+# Tests compute on one thread each: as many processes as there are cores, as far as memory goes.
+PYTEST = $(RUN) -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 # glibc gives large buffers back to the system after every step and faults them in again:
 # keeping them makes training on a CPU about a quarter faster.
@@ -21,10 +23,10 @@ test: $(VENV)/.ready  ## lint, types, layers, tests
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
-	$(RUN) -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-slow: $(VENV)/.ready  ## every test, the slow ones too
-	$(RUN) -m pytest -m "slow or not slow" $(ARGS)
+	$(PYTEST) -m "slow or not slow" $(ARGS)
 
 mutants: $(VENV)/.ready  ## plants every known trap of DP training and shows that a test fails
 	$(RUN) -m tests.mutants

@@ -84,7 +84,7 @@ def test_a_caption_becomes_slots_of_vectors_and_no_text_becomes_zeros(encoder):
 
 def test_a_caption_does_not_depend_on_its_company(encoder):
     alone = encoder(["a red hat"])
-    torch.testing.assert_close(encoder(["a blue dog", "a red hat"])[1:], alone, atol=1e-6, rtol=0)
+    torch.testing.assert_close(encoder(["a blue dog", "a red hat"])[1:], alone, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
