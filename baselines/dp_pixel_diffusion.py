@@ -7,7 +7,7 @@ DPImageBench) begin with a publicly pretrained one, as here. All weights are tra
 
 from __future__ import annotations
 
-from wavedp.diffusion.autoencoder import Pixels
+from wavedp.diffusion.autoencoder import PixelEncoder, Pixels
 from wavedp.diffusion.denoiser import Denoiser
 from wavedp.diffusion.generator import DiffusionGenerator
 from wavedp.diffusion.training import DiffusionTraining
@@ -23,3 +23,4 @@ class DPPixelDiffusion(DiffusionGenerator):
 
     def __init__(self, denoiser: Denoiser, training: DiffusionTraining) -> None:
         super().__init__(Pixels(denoiser.side), denoiser, training)
+        self._encode = PixelEncoder()

@@ -59,6 +59,7 @@ class Cell:
         config = plain(self.config)
         # All budgets of the grid: which others are asked for says nothing of this cell.
         del config["privacy"]["epsilon"]
+        config["method"].pop("search", None)  # what else is tried of a setting
         parts = [(k, _wherever_cached(v)) for k, v in config.items() if k not in NOT_IDENTITY]
         # Left out where it is the usual one: so it is for records from before there were others.
         protocol = self.config.suite.get("protocol") or "quick"

@@ -39,6 +39,7 @@ def main(overrides: list[str]) -> int:
     if config.hardware.threads:
         torch.set_num_threads(config.hardware.threads)
     seed_everything(config.seed)  # weights begin from it, too
+    published = digests(method.get("published", {}))  # refuses what is missing
     generator: Any = make(method.generator).to(device)
     for name in chosen:
         if name not in generator.stages:
@@ -54,11 +55,18 @@ def main(overrides: list[str]) -> int:
         digests(needed)  # refuses what is missing
         load_parts(generator, needed)
         command = " ".join(["python -m benchmarks.pretrain", *overrides, f"stage={stage}"])
-        _make(stage, generator, config, device, command)
+        _make(stage, generator, config, device, command, published)
     return 0
 
 
-def _make(stage: str, generator: Any, config: Any, device: torch.device, command: str) -> None:
+def _make(
+    stage: str,
+    generator: Any,
+    config: Any,
+    device: torch.device,
+    command: str,
+    published: dict[str, str],
+) -> None:
     settings = config.method.pretraining[stage]
     public: PublicDataset = make(config.method.public)
     held_out = public.records(0, settings.held_out, track)
@@ -84,6 +92,7 @@ def _make(stage: str, generator: Any, config: Any, device: torch.device, command
         "public": {"name": public.name, "version": public.version, "records": len(records)},
         "settings": plain(settings),
         "generator": without_paths(plain(config.method.generator)),
+        **({"published": published} if published else {}),
         **({"package": plain(package)} if package else {}),
         "report": report,
         "seconds": None if trainer.resumed else round(trainer.train_seconds, 1),

@@ -28,6 +28,8 @@ METRIC = "fd_toy"
 
 def main(overrides: list[str]) -> int:
     """Run the search of the method that the overrides name; returns the exit code."""
+    if any(override.startswith(("dataset", "+dataset")) for override in overrides):
+        raise UserError("The search runs on stand-in records alone: leave the data set out.")
     config = compose([*overrides, SUITE])
     setting, values = search_of(config.method)
     failed = 0
@@ -77,12 +79,20 @@ def table_of(records: list[Record]) -> pd.DataFrame:
                     "value": value_of(record.config["method"], setting),
                     "epsilon": record.privacy.epsilon_target,
                     METRIC: round(score.value, 2) if score else math.nan,
+                    "standard error": _rounded(score.standard_error) if score else math.nan,
                     "status": record.status,
                     "revision": record.provenance.code_revision,
                 }
             )
-    columns = ["method", "setting", "value", "epsilon", METRIC, "status", "revision"]
+    columns = [
+        *("method", "setting", "value", "epsilon", METRIC),
+        *("standard error", "status", "revision"),
+    ]
     return pd.DataFrame(lines, columns=columns).sort_values(["method", "setting", "value"])
+
+
+def _rounded(value: float | None) -> float:
+    return math.nan if value is None else round(value, 2)
 
 
 if __name__ == "__main__":

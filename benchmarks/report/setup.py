@@ -16,8 +16,8 @@ from typing import Any
 from benchmarks.record import Record
 
 LEFT_OUT = {
-    # The digests of the weights decide what pretraining came to.
-    "method": ("public", "pretraining"),
+    # The digests of the weights decide what pretraining came to, and the search what was tried.
+    "method": ("public", "pretraining", "search"),
     # One run covers several budgets; noise is drawn anew for every seed.
     "privacy": ("epsilon", "noise_seed", "sampling_seed"),
 }

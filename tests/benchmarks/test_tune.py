@@ -40,6 +40,11 @@ def test_a_method_without_a_search_is_told_how_to_name_one():
         tune.search_of(config)
 
 
+def test_other_records_than_stand_ins_are_refused():
+    with pytest.raises(UserError, match="stand-in records alone"):
+        tune.main(["method=dp_merf", "dataset=toyscenes"])
+
+
 def test_each_value_is_run_and_the_table_has_a_line_for_each(tmp_path, monkeypatch, capsys):
     """What is run is spied upon; the table is made from records alone."""
     ran = []

@@ -5,6 +5,7 @@ import torch
 
 from baselines.dp_ldm import DPLDM
 from baselines.dp_pixel_diffusion import DPPixelDiffusion
+from benchmarks.config import compose, make
 from wavedp.data.schema import Records
 from wavedp.diffusion.autoencoder import (
     AutoencoderTraining,
@@ -17,8 +18,10 @@ from wavedp.diffusion.denoiser import small_denoiser
 from wavedp.diffusion.process import DDPM, EDM
 from wavedp.diffusion.training import DiffusionTraining
 from wavedp.dp import DPPlan, Ledger, NonPrivatePlan, PrivateRecords, Trainer, UserError
+from wavedp.nn import tiny_autoencoder
 from wavedp.nn.reconstruction import Judge
 from wavedp.nn.text import HashedText
+from wavedp.nn.tiny_autoencoder import _decoder, _encoder
 
 CAPTIONS = ["a red disc", "a blue disc"]
 HIGH = EDM(log_mean=0.5)
@@ -37,7 +40,7 @@ def autoencoder():
 
 
 def training(**settings):
-    given = {"process": EDM(), "text": HashedText(2, 8), "steps": 6, "batch": 64}
+    given = {"process": EDM(), "text": HashedText(2, 8), "steps": 5, "batch": 64}
     return DiffusionTraining(**given | settings)
 
 
@@ -130,10 +133,14 @@ def test_each_view_of_a_record_is_noised_on_its_own():
     columns = {"latents": torch.zeros(4, 3, 16, 16), "text": torch.zeros(4, 1, 2, 8)}
     optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
     trainer = Trainer(NonPrivatePlan(4, 1), views=3, micro_batch=4)
-    trainer.fit(network, training().loss(), columns, optimizer)
+    trainer.fit(network, training().loss(0.1), columns, optimizer)
     x, times, _ = seen[-1]
     assert len(x) == 12
     assert len(times.unique()) == 12
+
+
+def uneven():
+    return training(process=DDPM(), steps=15)
 
 
 @pytest.mark.parametrize(
@@ -145,6 +152,9 @@ def test_each_view_of_a_record_is_noised_on_its_own():
         (lambda: DPLDM(autoencoder(), denoiser(channels=3), training()), "given 2 of 8 px"),
         (lambda: small_autoencoder(18, widths=(8, 8, 8)), "cannot be halved 2 times"),
         (lambda: autoencoder().encode(torch.zeros(1, 3, 32, 32)), "images of 16 px, got 32x32"),
+        (lambda: DDPM(prediction_type="x"), "prediction_type='x' must be"),
+        (lambda: DPLDM(autoencoder(), denoiser(), uneven()).check([]), "steps=15 must divide"),
+        (lambda: denoiser(widths=(12, 16)), "must divide by 8"),
         (lambda: training(steps=0), "training.steps=0 is out of range"),
         (lambda: training(condition_dropout=1.5), "training.condition_dropout=1.5"),
         (lambda: training(lora_rank=-1), "training.lora_rank=-1"),
@@ -153,6 +163,38 @@ def test_each_view_of_a_record_is_noised_on_its_own():
 def test_wrong_settings_are_named(wrong, message):
     with pytest.raises(UserError, match=message):
         wrong()
+
+
+def test_a_denoiser_knows_whose_latents_and_texts_it_was_trained_on():
+    torch.manual_seed(0)
+    ours, other = autoencoder(), autoencoder()
+    method = DPLDM(ours, denoiser(), training(process=DDPM()))
+    method.check([])  # trained on nothing yet
+    method.pretrain("denoiser", discs(8), Trainer(NonPrivatePlan(4, 1)))
+    method.check([])
+    state = method.denoiser.state_dict()
+    for wrong in (
+        DPLDM(other, denoiser(), training(process=DDPM())),
+        DPLDM(ours, denoiser(), training(process=DDPM(), text=HashedText(3, 8))),
+    ):
+        wrong.denoiser.load_state_dict(state)
+        with pytest.raises(UserError, match="Denoiser was trained with another"):
+            wrong.check([])
+
+
+@pytest.mark.parametrize("method", ["px64/dp_ldm", "px64/dp_pixel_diffusion"])
+def test_configs_for_photographs_can_be_made(method, monkeypatch):
+    """The public corpus, too, as far as it needs no file."""
+    monkeypatch.setattr(tiny_autoencoder, "read_state", lambda path, _: FRESH[path])
+    chosen = [f"+method.published.{part}={part}" for part in FRESH]
+    chosen = [c.lstrip("+") if method.endswith("ldm") else c for c in chosen]
+    config = compose([f"method={method}", "method.public.photos.root=photos", *chosen]).method
+    made = make(config.generator)
+    assert made.resolution == make(config.public).resolution == 64
+    assert list(made.stages) == ["denoiser"]
+
+
+FRESH = {"encoder": _encoder().state_dict(), "decoder": _decoder().state_dict()}
 
 
 def test_pixels_are_the_images():

@@ -1,5 +1,8 @@
 """The published latent diffusion model: its architecture alone, and files in its layout."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -7,9 +10,13 @@ from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import (
     LDMBertConfig,
     LDMBertModel,
 )
+from safetensors.torch import load_file, save_file
 from transformers import BertTokenizer
 
 from baselines.dp_ldm import DPLDM
+from benchmarks.cell import files_of
+from benchmarks.config import cells
+from benchmarks.registry import overlap
 from wavedp.diffusion.autoencoder import Pixels
 from wavedp.diffusion.denoiser import ADAPTABLE, Denoiser
 from wavedp.diffusion.process import DDPM
@@ -22,6 +29,8 @@ from wavedp.diffusion.published import (
 from wavedp.diffusion.training import DiffusionTraining
 from wavedp.dp import DPPlan, Ledger, PrivateRecords, Trainer, UserError
 from wavedp.nn.lora import adapted
+
+PARTS = ("autoencoder", "unet", "bert")
 
 TEXT = {
     "block_out_channels": (320, 640, 1280, 1280),
@@ -127,13 +136,20 @@ def folder(tmp_path_factory):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "face", "smiling"]
     (root / "words.txt").write_text("\n".join(words))
     BertTokenizer(vocab_file=str(root / "words.txt")).save_pretrained(root / "tokenizer")
-    return str(root)
+    parts = {"autoencoder": "vqvae/diffusion_pytorch_model", "unet": "unet/diffusion_pytorch_model"}
+    files = {name: str(root / f"{file}.safetensors") for name, file in parts.items()}
+    bert, tokenizer = root / "bert" / "model.safetensors", root / "tokenizer"
+    return {**files, "bert": str(bert), "tokenizer": str(tokenizer)}
+
+
+def denoiser_of(folder, slots=9):
+    return published_denoiser(folder["unet"], folder["bert"], folder["tokenizer"], slots)
 
 
 def test_files_in_the_published_layout_are_loaded_and_finetuned(folder, tmp_path):
-    autoencoder = published_autoencoder(folder, resolution=16)
-    denoiser = published_denoiser(folder, slots=9)
-    text = BertTokens(folder, slots=9)
+    autoencoder = published_autoencoder(folder["autoencoder"], resolution=16)
+    denoiser = denoiser_of(folder)
+    text = BertTokens(folder["tokenizer"], slots=9)
     training = DiffusionTraining(DDPM(), text, steps=2, guidance=3.0, lora_rank=0)
     method = DPLDM(autoencoder, denoiser, training, published=True).eval()
     assert method.stages == {}
@@ -156,34 +172,61 @@ def test_files_in_the_published_layout_are_loaded_and_finetuned(folder, tmp_path
 
 
 def test_the_scale_of_latents_is_the_published_one(folder):
-    autoencoder = published_autoencoder(folder, resolution=16)
+    autoencoder = published_autoencoder(folder["autoencoder"], resolution=16)
     images = torch.rand(2, 3, 16, 16) * 2 - 1
     theirs = autoencoder.network.encode(images).latent_dist.mean * 0.18215
     torch.testing.assert_close(autoencoder.encode(images), theirs)
 
 
 def test_no_text_is_the_empty_caption(folder):
-    denoiser, text = published_denoiser(folder, slots=9), BertTokens(folder, slots=9)
+    denoiser, text = denoiser_of(folder), BertTokens(folder["tokenizer"], slots=9)
     given = text(["a smiling face", "face"])
     assert torch.equal(denoiser.without_text(given), text(["", ""]))
 
 
 def test_prompts_that_would_be_cut_are_found(folder):
-    text = BertTokens(folder, slots=5)
+    text = BertTokens(folder["tokenizer"], slots=5)
     assert text.too_long(["a face", "a smiling face a face"]) == 1
     assert text.too_long(["a smiling face"]) is None
 
 
-@pytest.mark.parametrize("load", [published_autoencoder, published_denoiser, BertTokens])
-def test_missing_weights_are_named_with_size_licence_and_command(load):
-    with pytest.raises(UserError, match=r"ldm-text2im.*GB.*Apache.*hf download"):
-        load()
+@pytest.mark.parametrize("part", ["autoencoder", "unet", "bert", "tokenizer"])
+def test_missing_weights_are_named_with_size_licence_and_command(folder, part):
+    gone = {**folder, part: "/nowhere/vqvae/weights.bin"}
+    with pytest.raises(UserError, match=r"no vqvae/weights.bin.*GB.*Apache.*hf download"):
+        published_autoencoder(gone["autoencoder"]), denoiser_of(gone)
+
+
+def test_weights_that_are_missing_or_too_many_are_listed(folder, tmp_path):
+    shutil.copytree(Path(folder["unet"]).parent, tmp_path / "unet")
+    file = tmp_path / "unet" / Path(folder["unet"]).name
+    state = load_file(file)
+    save_file({k: v for k, v in state.items() if k != "conv_in.bias"}, file, {"format": "pt"})
+    with pytest.raises(UserError, match=r"missing keys: conv_in.bias"):
+        denoiser_of({**folder, "unet": str(file)})
+    save_file(state | {"head.weight": torch.zeros(2)}, file, {"format": "pt"})
+    with pytest.raises(UserError, match=r"unexpected keys: head.weight"):
+        denoiser_of({**folder, "unet": str(file)})
+
+
+def test_more_tokens_than_the_bert_takes_are_refused(folder):
+    with pytest.raises(UserError, match=r"slots=12 is more than the 9"):
+        denoiser_of(folder, slots=12)
+
+
+def test_the_configs_name_what_they_load(folder):
+    """Under ``published``, so that digests are in a cell's identity and overlap is not "none"."""
+    for method in ("paper/dp_ldm", "paper/dp_lora"):
+        chosen = [f"method.published.{part}={folder[part]}" for part in PARTS]
+        cell = cells([f"method={method}", *chosen])[0]
+        assert set(files_of(cell)) == set(PARTS)
+        assert overlap(files_of(cell), "mmcelebahq") == "unknown"
 
 
 def test_a_denoiser_that_does_not_fit_the_latents_is_refused(folder):
     with pytest.raises(UserError, match="given 3 of 16 px"):
         DPLDM(
             Pixels(16),
-            published_denoiser(folder, 9),
-            DiffusionTraining(DDPM(), BertTokens(folder, 9)),
+            denoiser_of(folder),
+            DiffusionTraining(DDPM(), BertTokens(folder["tokenizer"], 9)),
         )

@@ -139,7 +139,7 @@ def test_a_prior_knows_whose_codes_and_texts_it_was_trained_on():
     again.load_state_dict(model.state_dict())
     again.check_encoders(one.key, text.key)
     for keys in [(other.key, text.key), (one.key, HashedText(2, 12).key)]:
-        with pytest.raises(UserError, match="another tokenizer or with another text encoder"):
+        with pytest.raises(UserError, match="SpectralPrior was trained with another tokenizer"):
             again.check_encoders(*keys)
 
 

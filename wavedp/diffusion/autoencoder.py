@@ -78,8 +78,7 @@ class Pixels(nn.Module):
 class KLAutoencoder(nn.Module):
     """diffusers' ``AutoencoderKL`` (Rombach et al. 2022), with latents brought to unit variance.
 
-    A record is encoded as the mean of its posterior: latent diffusion draws from it, whose
-    deviation the small weight of the KL term leaves tiny.
+    An image is encoded as the mean of its posterior, from which latent diffusion draws.
 
     Args:
         network: the autoencoder.
@@ -172,11 +171,11 @@ def small_autoencoder(
 
 @dataclass(frozen=True)
 class AutoencoderTraining:
-    """How an autoencoder is trained on public images (Rombach et al. 2022, appendix G).
+    """How an autoencoder is trained on public images (Rombach et al. 2022, arXiv 2112.10752).
 
     Attributes:
         judge: rates and weights of reconstruction.
-        divergence: weight of the KL term.
+        divergence: weight of the KL term, a sum over latents, beside squared error per pixel.
         first_images: how many public images the latents are standardised by.
     """
 
@@ -201,6 +200,16 @@ class AutoencoderTraining:
         return model.loss(made, images) + self.divergence * divergence
 
 
+class PixelEncoder:
+    """``images`` to ``latents`` that are the images, uint8 ``[b, 3, R, R]``."""
+
+    key = "PixelEncoder 1"
+
+    def __call__(self, columns: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Half the size of what :class:`LatentEncoder` would make of them."""
+        return {"latents": torch.from_numpy(np.array(columns["images"]))}
+
+
 @dataclass(frozen=True)
 class LatentEncoder:
     """``images`` to ``latents`` ``[b, c, side, side]``, in float16.
@@ -219,12 +228,11 @@ class LatentEncoder:
     @torch.no_grad()
     def __call__(self, columns: Mapping[str, Any]) -> dict[str, Tensor]:
         images = torch.from_numpy(np.array(columns["images"]))
-        assert isinstance(self.autoencoder, nn.Module)
-        one = next(self.autoencoder.parameters(), torch.empty(0))
+        device = _device_of(self.autoencoder)
         # As much memory at every size: 512 images of 32 px, 8 of 256 px.
         batch = max(1, PIXELS_AT_ONCE // images[0, 0].numel())
         parts = [
-            self.autoencoder.encode(to_float(part.to(one.device))).half().cpu()
+            self.autoencoder.encode(to_float(part.to(device))).half().cpu()
             for part in images.split(batch)
         ]
         return {"latents": torch.cat(parts)}
@@ -233,10 +241,13 @@ class LatentEncoder:
 @torch.no_grad()
 def report_autoencoder(autoencoder: Autoencoder, held_out: Records) -> dict[str, float]:
     """PSNR in dB of unseen public images, decoded from their latents."""
-    assert isinstance(autoencoder, nn.Module)
-    autoencoder.eval()
     error = 0.0
-    for images in images_in(held_out, next(autoencoder.parameters()).device):
+    for images in images_in(held_out, _device_of(autoencoder)):
         made = autoencoder.decode(autoencoder.encode(images)).clamp(-1, 1)
         error += float((made - images).square().mean((1, 2, 3)).sum())
     return {"psnr": psnr(error / len(held_out))}
+
+
+def _device_of(autoencoder: Autoencoder) -> torch.device:
+    assert isinstance(autoencoder, nn.Module)
+    return next(autoencoder.parameters()).device

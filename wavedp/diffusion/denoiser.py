@@ -14,6 +14,10 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
 from wavedp.dp.errors import UserError
+from wavedp.nn.belonging import Belonging
+
+GROUPS = 8
+"""Of the norms of small networks."""
 
 ADAPTABLE = ("to_q", "to_k", "to_v", "to_out.0")
 """The linear layers of an attention of diffusers: where DP-LoRA puts its adapters."""
@@ -31,7 +35,7 @@ class Reader(nn.Module):
         return torch.zeros_like(text)
 
 
-class Denoiser(nn.Module):
+class Denoiser(Belonging):
     """A U-Net, and what reads the text for it.
 
     Args:
@@ -65,8 +69,12 @@ class Denoiser(nn.Module):
 
     def forward(self, x: Tensor, times: Tensor, text: Tensor) -> Tensor:
         """``[b, c, h, w]`` at noise levels ``[b]``, with captions, to what the process asks for."""
+        return self.answer(x, times, self.reader(text))
+
+    def answer(self, x: Tensor, times: Tensor, read: Tensor) -> Tensor:
+        """The same, of captions that :attr:`reader` has read."""
         x = F.pixel_unshuffle(x, self._patch) if self._patch > 1 else x
-        made = self.unet(x, times, self.reader(text), return_dict=False)[0]
+        made = self.unet(x, times, read, return_dict=False)[0]
         return F.pixel_shuffle(made, self._patch) if self._patch > 1 else torch.as_tensor(made)
 
     def without_text(self, text: Tensor) -> Tensor:
@@ -100,9 +108,12 @@ def small_denoiser(
         widths: channels per resolution, each half of the one before.
         attention: which resolutions have attention to the image and to the text.
         layers: residual blocks per resolution.
+        heads: of every attention.
+        cross_width: of captions, as the attentions see them.
 
     Raises:
-        UserError: widths and attention are not one for one, or the side cannot be halved so often.
+        UserError: widths and attention are not one for one, the side cannot be halved so often, or
+            a width does not divide into groups and heads.
     """
     if len(widths) != len(attention) or not any(attention):
         raise UserError(
@@ -113,6 +124,11 @@ def small_denoiser(
         raise UserError(
             f"{side} px in patches of {patch} px cannot be halved {len(widths) - 1} times; set "
             "denoiser.widths or denoiser.patch."
+        )
+    if any(width % GROUPS or width % heads for width in widths):
+        raise UserError(
+            f"denoiser.widths={list(widths)} must divide by {GROUPS}, the groups of its norms, and "
+            f"by denoiser.heads={heads}."
         )
     down = ["CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in attention]
     up = ["CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(attention)]
@@ -126,7 +142,7 @@ def small_denoiser(
         up_block_types=tuple(up),
         cross_attention_dim=cross_width,
         attention_head_dim=heads,  # by its name a width, by its use the number of heads
-        norm_num_groups=8,
+        norm_num_groups=GROUPS,
         encoder_hid_dim=text_width,
         encoder_hid_dim_type="text_proj",
     )

@@ -10,13 +10,15 @@ from torch import Tensor, nn
 
 from wavedp.data.schema import Records
 from wavedp.diffusion.autoencoder import (
+    PIXELS_AT_ONCE,
     Autoencoder,
     AutoencoderTraining,
     KLAutoencoder,
+    LatentEncoder,
     report_autoencoder,
 )
 from wavedp.diffusion.denoiser import Denoiser
-from wavedp.diffusion.training import DiffusionTraining
+from wavedp.diffusion.training import DiffusionTraining, ImageEncoder
 from wavedp.dp.errors import UserError
 from wavedp.dp.private import PrivateRecords
 from wavedp.dp.trainer import Trainer
@@ -60,6 +62,7 @@ class DiffusionGenerator(nn.Module):
         self.resolution = autoencoder.resolution
         self._training, self._autoencoder_training = training, autoencoder_training
         self._published = published
+        self._encode: ImageEncoder = LatentEncoder(autoencoder)
 
     @property
     def stages(self) -> Mapping[str, tuple[str, ...]]:
@@ -73,7 +76,7 @@ class DiffusionGenerator(nn.Module):
     def pretrain(self, stage: str, public: Records, trainer: Trainer) -> None:
         """See :class:`wavedp.protocol.ImageGenerator`."""
         if stage == "denoiser":
-            self._training.pretrain(self.denoiser, self.autoencoder, public, trainer)
+            self._training.pretrain(self.denoiser, self._encode, public, trainer)
             return
         assert self._autoencoder_training
         assert isinstance(self.autoencoder, KLAutoencoder)
@@ -82,11 +85,13 @@ class DiffusionGenerator(nn.Module):
     def report(self, stage: str, held_out: Records) -> Mapping[str, float]:
         """See :class:`wavedp.protocol.ImageGenerator`."""
         if stage == "denoiser":
-            return self._training.report(self.denoiser, self.autoencoder, held_out)
+            return self._training.report(self.denoiser, self._encode, held_out)
         return report_autoencoder(self.autoencoder, held_out)
 
     def check(self, prompts: Sequence[str]) -> None:
         """See :class:`wavedp.protocol.ImageGenerator`."""
+        self.denoiser.check_encoders(self._encode.key, self._training.text.key)
+        self._training.check()
         check_prompts(self._training.text, prompts)
 
     def finetune(self, private: PrivateRecords, trainer: Trainer) -> None:
@@ -94,7 +99,7 @@ class DiffusionGenerator(nn.Module):
         self.denoiser.requires_grad_(False)
         for module in self.choose():
             module.requires_grad_(True)
-        self._training.finetune(self.denoiser, self.autoencoder, private, trainer)
+        self._training.finetune(self.denoiser, self._encode, private, trainer)
 
     def choose(self) -> Sequence[nn.Module]:
         """What is trained on private records, of the denoiser: all of it."""
@@ -109,4 +114,7 @@ class DiffusionGenerator(nn.Module):
     @torch.no_grad()
     def oracle(self, images: Tensor) -> Tensor:
         """What the autoencoder keeps of real images."""
-        return to_uint8(self.autoencoder.decode(self.autoencoder.encode(to_float(images))))
+        # In parts: an autoencoder of large images takes gigabytes for a few.
+        parts = images.split(max(1, PIXELS_AT_ONCE // images[0, 0].numel()))
+        encode, decode = self.autoencoder.encode, self.autoencoder.decode
+        return torch.cat([to_uint8(decode(encode(to_float(part)))) for part in parts])

@@ -6,11 +6,14 @@ Shapes: b rows; x, clean images or latents, ``[b, c, h, w]``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, EDMDPMSolverMultistepScheduler
 from torch import Tensor
+
+from wavedp.dp.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,8 @@ class Process(Protocol):
     def noised(self, clean: Tensor) -> Noised:
         """Each row at a random noise level, with random noise."""
 
-    def solver(self) -> Any:
-        """A new scheduler of diffusers."""
+    def solver(self, steps: int) -> Any:
+        """A new scheduler of diffusers that takes so many steps."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,9 @@ class DDPM:
         levels: how many.
         prediction_type: "epsilon", the noise, or "v_prediction" (Salimans and Ho 2022).
         solver_type: the class of diffusers that samples, such as DDIMScheduler.
+
+    Raises:
+        UserError: another prediction type.
     """
 
     beta_start: float = 0.00085
@@ -54,19 +60,34 @@ class DDPM:
     prediction_type: str = "epsilon"
     solver_type: type = DPMSolverMultistepScheduler
 
+    def __post_init__(self) -> None:
+        if self.prediction_type not in ("epsilon", "v_prediction"):
+            raise UserError(
+                f"process.prediction_type={self.prediction_type!r} must be epsilon or v_prediction."
+            )
+
     def noised(self, clean: Tensor) -> Noised:
         """See :class:`Process`."""
-        scheduler = self._scheduler()
         times = torch.randint(self.levels, (len(clean),), device=clean.device)
-        noise = torch.randn_like(clean)
-        target = noise
-        if self.prediction_type == "v_prediction":
-            target = scheduler.get_velocity(clean, noise, times)
-        return Noised(scheduler.add_noise(clean, noise, times), times, target)
+        share = self._shares.to(clean.device)[times].view(-1, *[1] * (clean.dim() - 1))
+        alpha, sigma, noise = share.sqrt(), (1 - share).sqrt(), torch.randn_like(clean)
+        target = noise if self.prediction_type == "epsilon" else alpha * noise - sigma * clean
+        return Noised(alpha * clean + sigma * noise, times, target)
 
-    def solver(self) -> Any:
-        """See :class:`Process`."""
+    def solver(self, steps: int) -> Any:
+        """See :class:`Process`.
+
+        Raises:
+            UserError: the levels cannot be taken in so many equal steps, which DDIM relies on.
+        """
+        if self.levels % steps:
+            raise UserError(f"training.steps={steps} must divide the {self.levels} noise levels.")
         return self.solver_type.from_config(self._scheduler().config)  # type: ignore[attr-defined]
+
+    @cached_property
+    def _shares(self) -> Tensor:
+        """Of the clean image's variance at each level."""
+        return torch.as_tensor(self._scheduler().alphas_cumprod)
 
     def _scheduler(self) -> Any:
         return DDPMScheduler(
@@ -108,8 +129,9 @@ class EDM:
         skip, out = self.deviation**2 / total, sigma * self.deviation / total.sqrt()
         return Noised(noisy / total.sqrt(), levels.log() / 4, (clean - skip * noisy) / out)
 
-    def solver(self) -> Any:
+    def solver(self, steps: int) -> Any:
         """See :class:`Process`."""
+        del steps  # any
         return EDMDPMSolverMultistepScheduler(
             sigma_min=self.least, sigma_max=self.most, sigma_data=self.deviation
         )

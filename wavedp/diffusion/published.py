@@ -1,13 +1,14 @@
 """The published text-to-image latent diffusion model, as diffusers keeps it on disk.
 
 ``CompVis/ldm-text2im-large-256`` (Rombach et al. 2022): a KL autoencoder, a U-Net of 872 million
-parameters, and a BERT of 582 million that is part of the model: DP-LDM trains it, too.
+parameters, and a BERT of 542 million that is part of the model: DP-LDM trains it, too.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,36 +23,35 @@ from wavedp.dp.errors import UserError
 MODEL = "CompVis/ldm-text2im-large-256"
 
 
-def published_autoencoder(
-    model: str = MODEL, resolution: int = 256, revision: str | None = None
-) -> KLAutoencoder:
+def published_autoencoder(path: str, resolution: int = 256) -> KLAutoencoder:
     """Its autoencoder, with the published scale of latents.
 
+    Args:
+        path: the file of weights; ``config.json`` lies beside it.
+
     Raises:
-        UserError: it is not on this machine.
+        UserError: it is not on this machine, or damaged.
     """
-    network = _network(AutoencoderKL, model, "vqvae", revision)
+    network = _network(AutoencoderKL, path, low_cpu_mem_usage=False)
     autoencoder = KLAutoencoder(network, resolution)
     autoencoder.scale.fill_(1 / network.config.scaling_factor)
     return autoencoder.eval().requires_grad_(False)
 
 
-def published_denoiser(
-    model: str = MODEL, slots: int = 77, revision: str | None = None
-) -> Denoiser:
+def published_denoiser(unet: str, bert: str, tokenizer: str, slots: int = 77) -> Denoiser:
     """Its U-Net and the BERT that reads for it.
 
     Args:
+        unet, bert: files of weights; ``config.json`` lies beside each.
+        tokenizer: a folder.
         slots: tokens of a caption.
 
     Raises:
-        UserError: it is not on this machine, or its BERT takes fewer tokens.
+        UserError: they are not on this machine, or damaged, or the BERT takes fewer tokens.
     """
-    unet = _network(UNet2DConditionModel, model, "unet", revision)
-    bert = _loaded(LDMBertModel.from_pretrained, model, "bert", revision)
-    none = BertTokens(model, slots, revision)([""])[0]
-    reader = BertReader(bert, none)
-    return Denoiser(unet, unet.config.sample_size, unet.config.in_channels, reader).eval()
+    network = _network(UNet2DConditionModel, unet, low_cpu_mem_usage=False)
+    reader = BertReader(_network(LDMBertModel, bert), BertTokens(tokenizer, slots)([""])[0])
+    return Denoiser(network, network.config.sample_size, network.config.in_channels, reader).eval()
 
 
 class BertReader(Reader):
@@ -60,12 +60,18 @@ class BertReader(Reader):
     Args:
         bert: the model; its head over the vocabulary is left out.
         none: what the empty caption is, ``[slots, 1]``.
+
+    Raises:
+        UserError: the BERT takes fewer tokens.
     """
 
     none: Tensor
 
     def __init__(self, bert: LDMBertModel, none: Tensor) -> None:
         super().__init__()
+        most = bert.config.max_position_embeddings
+        if len(none) > most:
+            raise UserError(f"denoiser.slots={len(none)} is more than the {most} of the BERT.")
         self.model = bert.model
         self.register_buffer("none", none, persistent=False)
 
@@ -82,9 +88,8 @@ class BertTokens:
     """Captions as token numbers, int32 ``[n, slots, 1]``; a ``TextEncoder`` with nothing to learn.
 
     Args:
-        model: a name on the Hugging Face Hub or a folder.
+        folder: of the tokenizer.
         slots: tokens kept of a caption.
-        revision: of the tokenizer.
 
     Raises:
         UserError: it is not on this machine.
@@ -92,16 +97,17 @@ class BertTokens:
 
     width = 1
 
-    def __init__(self, model: str = MODEL, slots: int = 77, revision: str | None = None) -> None:
+    def __init__(self, folder: str, slots: int = 77) -> None:
         from transformers import AutoTokenizer
 
-        self._tokenizer = _loaded(AutoTokenizer.from_pretrained, model, "tokenizer", revision)
+        self._tokenizer = _loaded(AutoTokenizer.from_pretrained, Path(folder))
         self.slots = slots
 
     @property
     def key(self) -> str:
         """See :class:`~wavedp.nn.text.TextEncoder`: the vocabulary is all there is."""
-        return f"BertTokens 1 {self.slots} {sorted(self._tokenizer.get_vocab().items())}"
+        words = repr(sorted(self._tokenizer.get_vocab().items()))
+        return f"BertTokens 1 {self.slots} {hashlib.sha256(words.encode()).hexdigest()}"
 
     def __call__(self, captions: Sequence[str]) -> Tensor:
         """Longer captions are cut, shorter ones padded."""
@@ -122,17 +128,39 @@ class BertTokens:
         return None
 
 
-def _network(kind: Any, model: str, part: str, revision: str | None) -> Any:
-    # The other way needs accelerate, and warns where it is missing.
-    return _loaded(partial(kind.from_pretrained, low_cpu_mem_usage=False), model, part, revision)
+def _network(kind: Any, path: str, **settings: Any) -> Any:
+    """The network of a file of weights, each of them and no other."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise _missing(file)
+    chosen = {"use_safetensors": file.suffix == ".safetensors", "output_loading_info": True}
+    network, found = _loaded(kind.from_pretrained, file.parent, **chosen, **settings)
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        names = sorted(str(name) for name in found[problem])
+        if names:
+            raise UserError(
+                f"{file.parent.name}/{file.name} has {problem.replace('_', ' ')}: "
+                f"{', '.join(names[:5])}{' and more' if len(names) > 5 else ''}; it is incomplete "
+                f"or of another kind, fetch {MODEL} anew."
+            )
+    return network
 
 
-def _loaded(load: Callable[..., Any], model: str, part: str, revision: str | None) -> Any:
+def _loaded(load: Callable[..., Any], folder: Path, **settings: Any) -> Any:
+    if not folder.expanduser().is_dir():
+        raise _missing(folder)
     try:
-        return load(model, subfolder=part, revision=revision, local_files_only=True)
-    except (OSError, ValueError) as error:
+        return load(folder.expanduser(), local_files_only=True, **settings)
+    except Exception as error:  # of many kinds, by what is damaged
         raise UserError(
-            f"The part {part!r} of {model} is not on this machine (5.7 GB in all, Apache 2.0): "
-            f"fetch it with `hf download {model}` or set model to a folder in the layout of "
-            "diffusers."
+            f"{folder.name} cannot be read as a part of {MODEL} in the layout of diffusers: "
+            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
         ) from error
+
+
+def _missing(place: Path) -> UserError:
+    return UserError(
+        f"There is no {place.parent.name}/{place.name}, a part of {MODEL} (5.7 GB in all, Apache "
+        f"2.0): fetch it with `hf download {MODEL} --local-dir ldm-text2im` and set method.model "
+        "to that folder."
+    )

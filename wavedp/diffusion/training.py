@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from wavedp.data.schema import Records
-from wavedp.diffusion.autoencoder import Autoencoder, LatentEncoder
 from wavedp.diffusion.denoiser import ADAPTABLE, Denoiser
 from wavedp.diffusion.process import Process
 from wavedp.dp.clipping import Batch
 from wavedp.dp.errors import UserError
 from wavedp.dp.private import PrivateRecords
 from wavedp.dp.trainer import Trainer
+from wavedp.nn.images import to_float
 from wavedp.nn.lora import adapted
 from wavedp.nn.schedule import cosine
 from wavedp.nn.text import TextEncoder
@@ -25,6 +26,15 @@ from wavedp.wavelet.encoders import CaptionEncoder
 
 CHUNK = 1000
 """Public images encoded at once."""
+
+
+class ImageEncoder(Protocol):
+    """A frozen, public function of ``images`` to ``latents``, see :class:`PrivateRecords`."""
+
+    @property
+    def key(self) -> str: ...
+
+    def __call__(self, columns: Mapping[str, Any]) -> Mapping[str, Tensor]: ...
 
 
 @dataclass(frozen=True)
@@ -79,15 +89,23 @@ class DiffusionTraining:
                     "batch are at least 1."
                 )
 
+    def check(self) -> None:
+        """Refuse settings of sampling that the solver cannot take.
+
+        Raises:
+            UserError: as the process says.
+        """
+        self.process.solver(self.steps)
+
     def pretrain(
-        self, denoiser: Denoiser, autoencoder: Autoencoder, public: Records, trainer: Trainer
+        self, denoiser: Denoiser, encode: ImageEncoder, public: Records, trainer: Trainer
     ) -> None:
         """On public records, whose captions are encoded as they are drawn."""
-        encode = LatentEncoder(autoencoder)
+        denoiser.belong_to(encode.key, self.text.key)
         starts = trainer.progress(range(0, len(public), CHUNK), "encoding public images")
         parts = [encode({"images": public.images[i : i + CHUNK]})["latents"] for i in starts]
         columns = {"latents": torch.cat(parts), "record": torch.arange(len(public))}
-        given = self.loss()
+        given = self.loss(self.condition_dropout)
 
         def loss(model: nn.Module, batch: Batch) -> Tensor:
             drawn = draw_captions(public.captions, batch["record"], self.captions)
@@ -101,27 +119,37 @@ class DiffusionTraining:
     def finetune(
         self,
         denoiser: Denoiser,
-        autoencoder: Autoencoder,
+        encode: ImageEncoder,
         private: PrivateRecords,
         trainer: Trainer,
     ) -> None:
         """DP-finetune what requires gradients; with ``lora_rank``, adapters alone."""
-        encoders = LatentEncoder(autoencoder), CaptionEncoder(self.text, self.captions)
-        records = private.map(*encoders, progress=trainer.progress)
+        captions = CaptionEncoder(self.text, self.captions)
+        records = private.map(encode, captions, progress=trainer.progress)
         rank, label = self.lora_rank, "finetuning the denoiser"
         with adapted(denoiser, ADAPTABLE, rank) if rank else nullcontext():
-            self._fit(denoiser, self.loss(), records, trainer, self.finetuning_rate, label)
+            self._fit(
+                denoiser,
+                self.loss(self.condition_dropout),
+                records,
+                trainer,
+                self.finetuning_rate,
+                label,
+            )
 
-    def loss(self) -> Callable[[nn.Module, Batch], Tensor]:
+    def loss(self, condition_dropout: float) -> Callable[[nn.Module, Batch], Tensor]:
         """Mean squared error of what the process asks for, per record ``[b]``.
 
-        Batches have ``latents`` ``[b, c, h, w]`` and ``text`` ``[b, captions, slots, width]``.
+        Batches have ``latents`` ``[b, c, h, w]``, floats or images of 0..255, and ``text``
+        ``[b, captions, slots, width]``.
         """
 
         def loss(model: nn.Module, batch: Batch) -> Tensor:
             assert isinstance(model, Denoiser)
-            text = draw_text(batch["text"], self.condition_dropout, model.without_text)
-            noised = self.process.noised(batch["latents"].float())
+            text = draw_text(batch["text"], condition_dropout, model.without_text)
+            latents = batch["latents"]
+            clean = latents.float() if latents.is_floating_point() else to_float(latents)
+            noised = self.process.noised(clean)
             answer = model(noised.inputs, noised.times, text).float()
             return (answer - noised.target).square().mean((1, 2, 3))
 
@@ -156,27 +184,28 @@ class DiffusionTraining:
     def _solve(
         self, denoiser: Denoiser, x: Tensor, text: Tensor, generator: torch.Generator
     ) -> Tensor:
-        solver = self.process.solver()
+        solver = self.process.solver(self.steps)
         solver.set_timesteps(self.steps, device=x.device)
-        x, none = x * solver.init_noise_sigma, denoiser.without_text(text)
+        x = x * solver.init_noise_sigma
+        read, none = (denoiser.reader(t) for t in (text, denoiser.without_text(text)))
         for time in solver.timesteps:
             inputs = solver.scale_model_input(x, time)
-            answer = denoiser(inputs, time.expand(len(x)), text)
+            answer = denoiser.answer(inputs, time.expand(len(x)), read)
             if self.guidance != 1:
-                plain = denoiser(inputs, time.expand(len(x)), none)
+                plain = denoiser.answer(inputs, time.expand(len(x)), none)
                 answer = plain + self.guidance * (answer - plain)
-            x = solver.step(answer, time, x).prev_sample
+            x = solver.step(answer, time, x, generator=generator).prev_sample
         return x
 
     @torch.no_grad()
     def report(
-        self, denoiser: Denoiser, autoencoder: Autoencoder, held_out: Records
+        self, denoiser: Denoiser, encode: ImageEncoder, held_out: Records
     ) -> dict[str, float]:
         """Mean loss on public records that it has not seen, over random noise levels."""
-        encoders = LatentEncoder(autoencoder), CaptionEncoder(self.text, self.captions)
-        device, total, loss = next(denoiser.parameters()).device, 0.0, self.loss()
+        captions = CaptionEncoder(self.text, self.captions)
+        device, total, loss = next(denoiser.parameters()).device, 0.0, self.loss(0.0)
         for part in held_out.chunks(self.batch):
             given = {"images": part.images, "captions": part.captions}
-            batch = encoders[0](given) | encoders[1](given)
+            batch = {**encode(given), **captions(given)}
             total += float(loss(denoiser, {k: v.to(device) for k, v in batch.items()}).sum())
         return {"loss": total / len(held_out)}

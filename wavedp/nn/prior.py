@@ -10,9 +10,7 @@ Shapes: b rows, t tokens in scales of N, C codes per token, K codebook entries, 
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -20,12 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wavedp.dp.errors import UserError
+from wavedp.nn.belonging import Belonging
 from wavedp.nn.draw import Draw
 from wavedp.nn.tokenizer import check_codes
 from wavedp.nn.transformer import Cache
 
 
-class CodePrior(nn.Module, ABC):
+class CodePrior(Belonging, ABC):
     """p(tokens | text). Each kind brings its tables, its transformer and its layers of the head.
 
     Args:
@@ -40,7 +39,6 @@ class CodePrior(nn.Module, ABC):
 
     adaptable: ClassVar[tuple[str, ...]]
 
-    encoders: Tensor
     embeddings: nn.Module
     outputs: nn.ModuleList
     code_norm: nn.Module
@@ -59,8 +57,6 @@ class CodePrior(nn.Module, ABC):
         self.scales, self.tokens_per_scale = scales, tokens_per_scale
         self.codes, self.codebook_size = codes, codebook_size
         self.text_slots, self.text_width = text_slots, text_width
-        # Of the encoders whose codes and texts it knows, so that it is never used with others.
-        self.register_buffer("encoders", torch.zeros(32, dtype=torch.uint8))
 
     @abstractmethod
     def without_text(self, text: Tensor) -> Tensor:
@@ -85,23 +81,6 @@ class CodePrior(nn.Module, ABC):
     @abstractmethod
     def _hidden(self, x: Tensor, seen: Tensor | None, cache: Cache | None = None) -> Tensor:
         """The transformer, ``[b, t, d]`` to the same; with a cache, ``x`` goes on from there."""
-
-    def belong_to(self, *encoders: str) -> None:
-        """Note the keys of the tokenizer and the text encoder that it is trained with."""
-        self.encoders.copy_(_digest(encoders))
-
-    def check_encoders(self, *encoders: str) -> None:
-        """Refuse codes or texts that it was not trained on.
-
-        Raises:
-            UserError: it was trained with others.
-        """
-        known = self.encoders.cpu()
-        if known.any() and not torch.equal(known, _digest(encoders)):
-            raise UserError(
-                "The prior was trained on the codes of another tokenizer or with another text "
-                "encoder; use the checkpoints that were made together, or pretrain the prior again."
-            )
 
     def check_sizes(self, *sizes: int) -> None:
         """Refuse a tokenizer or a text encoder of other sizes than the prior was made for.
@@ -218,8 +197,3 @@ class CodePrior(nn.Module, ABC):
             embedded = self._embed(tokens[:, position : position + 1], position)
             before = before + embedded[:, 0, code].repeat(copies, 1)
         return before.unsqueeze(1)
-
-
-def _digest(keys: Sequence[str]) -> Tensor:
-    digest = hashlib.sha256("\n".join(keys).encode()).digest()
-    return torch.tensor(list(digest), dtype=torch.uint8)

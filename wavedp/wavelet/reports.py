@@ -99,5 +99,6 @@ def device_of(network: nn.Module) -> torch.device:
 
 
 def images_in(records: Records, device: torch.device) -> Iterator[Tensor]:
+    """Batches of images in [-1, 1], in order."""
     for part in records.chunks(BATCH):
         yield to_float(torch.from_numpy(np.array(part.images)).to(device))
