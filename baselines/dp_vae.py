@@ -1,7 +1,5 @@
 """A variational autoencoder (Kingma and Welling 2014) of low bands, trained by DP-SGD alone.
-
-No public data, no captions, one small network: expect blurred images of the right colours.
-"""
+No public data, no captions, one small network: expect blurred images of the right colours."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
