@@ -7,19 +7,13 @@ from baselines.dp_ldm import DPLDM
 from baselines.dp_pixel_diffusion import DPPixelDiffusion
 from benchmarks.config import compose, make
 from wavedp.data.schema import Records
-from wavedp.diffusion.autoencoder import (
-    AutoencoderTraining,
-    LatentEncoder,
-    Pixels,
-    report_autoencoder,
-    small_autoencoder,
-)
+from wavedp.diffusion.autoencoder import Pixels, VQAutoencoder
 from wavedp.diffusion.denoiser import small_denoiser
 from wavedp.diffusion.process import DDPM, EDM
 from wavedp.diffusion.training import DiffusionTraining
 from wavedp.dp import DPPlan, Ledger, NonPrivatePlan, PrivateRecords, Trainer, UserError
 from wavedp.nn import tiny_autoencoder
-from wavedp.nn.reconstruction import Judge
+from wavedp.nn.raster import RasterTokenizer
 from wavedp.nn.text import HashedText
 from wavedp.nn.tiny_autoencoder import _decoder, _encoder
 
@@ -36,7 +30,8 @@ def discs(count):
 
 
 def autoencoder():
-    return small_autoencoder(16, channels=2, widths=(8, 8))
+    tokenizer = RasterTokenizer(16, halvings=1, codes=2, codebook_size=8, code_width=4, width=8)
+    return VQAutoencoder(tokenizer).eval()
 
 
 def training(**settings):
@@ -45,30 +40,41 @@ def training(**settings):
 
 
 def denoiser(**settings):
-    given = {"side": 8, "channels": 2, "text_width": 8, "widths": (16, 16), "cross_width": 16}
+    given = {"side": 8, "channels": 4, "text_width": 8, "widths": (16, 16), "cross_width": 16}
     return small_denoiser(**given | settings)
 
 
-def test_an_autoencoder_learns_and_its_latents_have_unit_variance():
+def test_latents_that_come_back_unchanged_are_decoded_as_the_tokens_of_the_image():
     torch.manual_seed(0)
-    network, public = autoencoder(), discs(64)
-    before = report_autoencoder(network, public)["psnr"]
-    judge = Judge(rate=3e-3, adversarial=0)
-    AutoencoderTraining(judge).pretrain(network, public, Trainer(NonPrivatePlan(16, 60)))
-    assert report_autoencoder(network, public)["psnr"] > before + 3
-    assert not network.training
-    latents = LatentEncoder(network)({"images": public.images})["latents"].float()
-    channels = latents.transpose(0, 1).flatten(1)
-    torch.testing.assert_close(channels.mean(1), torch.zeros(2), atol=0.02, rtol=0)
-    torch.testing.assert_close(channels.std(1), torch.ones(2), atol=0.02, rtol=0)
+    coder, images = autoencoder(), torch.rand(3, 3, 16, 16) * 2 - 1
+    latents = coder.encode(images)
+    assert latents.shape == (3, coder.channels, coder.side, coder.side) == (3, 4, 8, 8)
+    tokens = coder.tokenizer.encode(images)
+    assert torch.equal(coder.decode(latents), coder.tokenizer.decode(tokens))
 
 
-def test_the_key_of_an_autoencoder_follows_its_weights_and_scale():
+def test_a_denoiser_sees_public_latents_of_mean_0_and_deviation_1():
+    """And what it draws is brought back: a channel far from there does not change anything."""
     torch.manual_seed(0)
-    network = autoencoder()
-    key = network.key
-    network.scale.mul_(2)
-    assert network.key != key
+    network = denoiser(channels=4)
+    latents = 3 + 5 * torch.randn(200, 4, 8, 8) * torch.arange(1, 5).view(4, 1, 1)
+    network.standardise(latents)
+    seen = (latents - network.shift) / network.scale
+    channels = seen.transpose(0, 1).flatten(1)
+    torch.testing.assert_close(channels.mean(1), torch.zeros(4), atol=1e-3, rtol=0)
+    torch.testing.assert_close(channels.std(1), torch.ones(4), atol=1e-3, rtol=0)
+    drawn = torch.cat(list(training().sample(network, ["a"] * 20, 0)))
+    network.shift += 7
+    again = torch.cat(list(training().sample(network, ["a"] * 20, 0)))
+    torch.testing.assert_close(again, drawn + 7)
+
+
+def test_the_key_of_an_autoencoder_follows_its_weights():
+    coder = autoencoder()
+    key = coder.key
+    with torch.no_grad():
+        coder.tokenizer.get_parameter("encoder.0.bias").add_(1)
+    assert coder.key != key
 
 
 def test_a_diffusion_model_draws_what_its_captions_say():
@@ -90,11 +96,11 @@ def test_a_diffusion_model_draws_what_its_captions_say():
 def test_guidance_goes_further_from_what_is_drawn_without_a_caption():
     torch.manual_seed(0)
     network = denoiser(side=16, channels=3, patch=4)
-    method = DPPixelDiffusion(network, training(pretraining_rate=5e-3))
-    method.pretrain("denoiser", discs(64), Trainer(NonPrivatePlan(32, 30), ema_decay=0.5))
+    method = DPPixelDiffusion(network, training(process=HIGH, pretraining_rate=5e-3))
+    method.pretrain("denoiser", discs(64), Trainer(NonPrivatePlan(32, 80), ema_decay=0.5))
     redness = []
     for guidance in (0.0, 1.0, 3.0):
-        drawing = training(guidance=guidance)
+        drawing = training(process=HIGH, guidance=guidance)
         drawn = torch.cat(list(drawing.sample(network, [CAPTIONS[0]] * 40, 0)))
         redness.append((drawn[:, 0] - drawn[:, 2]).mean().item())
     assert redness[0] < redness[1] < redness[2]
@@ -149,9 +155,7 @@ def uneven():
         (lambda: denoiser(attention=(True,)), "2 resolutions and denoiser.attention 1"),
         (lambda: denoiser(attention=(False, False)), "attention somewhere"),
         (lambda: denoiser(side=9), "9 px in patches of 1 px cannot be halved 1 times"),
-        (lambda: DPLDM(autoencoder(), denoiser(channels=3), training()), "given 2 of 8 px"),
-        (lambda: small_autoencoder(18, widths=(8, 8, 8)), "cannot be halved 2 times"),
-        (lambda: autoencoder().encode(torch.zeros(1, 3, 32, 32)), "images of 16 px, got 32x32"),
+        (lambda: DPLDM(autoencoder(), denoiser(channels=3), training()), "given 4 of 8 px"),
         (lambda: DDPM(prediction_type="x"), "prediction_type='x' must be"),
         (lambda: DPLDM(autoencoder(), denoiser(), uneven()).check([]), "steps=15 must divide"),
         (lambda: denoiser(widths=(12, 16)), "must divide by 8"),

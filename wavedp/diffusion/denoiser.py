@@ -46,9 +46,16 @@ class Denoiser(Belonging):
         patch: pixels of a side that become one position of the U-Net, so that large images of few
             channels cost no more than latents.
 
+    Attributes:
+        shift, scale: per channel, which bring latents to mean 0 and deviation 1. From public images
+            alone: a constant taken from private ones would be a release.
+
     Raises:
         UserError: the U-Net does not take such images.
     """
+
+    shift: Tensor
+    scale: Tensor
 
     def __init__(
         self,
@@ -66,6 +73,16 @@ class Denoiser(Belonging):
             )
         self.unet, self.side, self.channels, self._patch = unet, side, channels, patch
         self.reader = reader if reader is not None else Reader()
+        self.register_buffer("shift", torch.zeros(channels, 1, 1))
+        self.register_buffer("scale", torch.ones(channels, 1, 1))
+
+    @torch.no_grad()
+    def standardise(self, latents: Tensor) -> None:
+        """Set shift and scale by public latents ``[n, c, h, w]``."""
+        channels = latents.float().transpose(0, 1).flatten(1)
+        self.shift.copy_(channels.mean(1).view_as(self.shift))
+        deviation = channels.std(1).view_as(self.scale)
+        self.scale.copy_(deviation.where(deviation > 0, torch.ones_like(deviation)))
 
     def forward(self, x: Tensor, times: Tensor, text: Tensor) -> Tensor:
         """``[b, c, h, w]`` at noise levels ``[b]``, with captions, to what the process asks for."""

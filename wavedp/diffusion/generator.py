@@ -9,14 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from wavedp.data.schema import Records
-from wavedp.diffusion.autoencoder import (
-    PIXELS_AT_ONCE,
-    Autoencoder,
-    AutoencoderTraining,
-    KLAutoencoder,
-    LatentEncoder,
-    report_autoencoder,
-)
+from wavedp.diffusion.autoencoder import PIXELS_AT_ONCE, Autoencoder, LatentEncoder
 from wavedp.diffusion.denoiser import Denoiser
 from wavedp.diffusion.training import DiffusionTraining, ImageEncoder
 from wavedp.dp.errors import UserError
@@ -33,8 +26,7 @@ class DiffusionGenerator(nn.Module):
         autoencoder: frozen and public, or :class:`~wavedp.diffusion.autoencoder.Pixels`.
         denoiser: works in its latents.
         training: how the denoiser is trained and sampled.
-        autoencoder_training: how the autoencoder is trained; None where it is not trained here.
-        published: whether both parts are published, so that there is nothing to pretrain.
+        published: whether the denoiser is published, so that there is nothing to pretrain.
 
     Raises:
         UserError: the denoiser takes something else than the autoencoder makes.
@@ -47,7 +39,6 @@ class DiffusionGenerator(nn.Module):
         autoencoder: Autoencoder,
         denoiser: Denoiser,
         training: DiffusionTraining,
-        autoencoder_training: AutoencoderTraining | None = None,
         published: bool = False,
     ) -> None:
         super().__init__()
@@ -60,8 +51,8 @@ class DiffusionGenerator(nn.Module):
         assert isinstance(autoencoder, nn.Module)
         self.autoencoder, self.denoiser = autoencoder, denoiser
         self.resolution = autoencoder.resolution
-        self._training, self._autoencoder_training = training, autoencoder_training
-        self._published = published
+        self._training, self._published = training, published
+        self._parts = autoencoder.parts
         self._encode: ImageEncoder = LatentEncoder(autoencoder)
 
     @property
@@ -69,24 +60,15 @@ class DiffusionGenerator(nn.Module):
         """See :class:`wavedp.protocol.ImageGenerator`. Published parts are not trained."""
         if self._published:
             return {}
-        if self._autoencoder_training is None:
-            return {"denoiser": ()}
-        return {"autoencoder": (), "denoiser": ("autoencoder",)}
+        return {"denoiser": tuple(f"autoencoder.{part}" for part in self._parts)}
 
     def pretrain(self, stage: str, public: Records, trainer: Trainer) -> None:
         """See :class:`wavedp.protocol.ImageGenerator`."""
-        if stage == "denoiser":
-            self._training.pretrain(self.denoiser, self._encode, public, trainer)
-            return
-        assert self._autoencoder_training
-        assert isinstance(self.autoencoder, KLAutoencoder)
-        self._autoencoder_training.pretrain(self.autoencoder, public, trainer)
+        self._training.pretrain(self.denoiser, self._encode, public, trainer)
 
     def report(self, stage: str, held_out: Records) -> Mapping[str, float]:
         """See :class:`wavedp.protocol.ImageGenerator`."""
-        if stage == "denoiser":
-            return self._training.report(self.denoiser, self._encode, held_out)
-        return report_autoencoder(self.autoencoder, held_out)
+        return self._training.report(self.denoiser, self._encode, held_out)
 
     def check(self, prompts: Sequence[str]) -> None:
         """See :class:`wavedp.protocol.ImageGenerator`."""

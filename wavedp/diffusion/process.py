@@ -108,12 +108,12 @@ class EDM:
     DPDM (Dockhorn et al. 2023, arXiv 2210.09929) trains so.
 
     Attributes:
-        deviation: sigma_data, a public constant: of clean images in [-1, 1] or of latents.
+        deviation: sigma_data, of what a denoiser has brought to unit variance.
         log_mean, log_deviation: P_mean and P_std of the noise levels in training.
         least, most: noise levels of sampling.
     """
 
-    deviation: float = 0.5
+    deviation: float = 1.0
     log_mean: float = -1.2
     log_deviation: float = 1.2
     least: float = 0.002

@@ -21,10 +21,12 @@ from wavedp.diffusion.denoiser import Denoiser, Reader
 from wavedp.dp.errors import UserError
 
 MODEL = "CompVis/ldm-text2im-large-256"
+LATENT_SCALE = 0.18215
+"""What the model's latents are multiplied by."""
 
 
 def published_autoencoder(path: str, resolution: int = 256) -> KLAutoencoder:
-    """Its autoencoder, with the published scale of latents.
+    """Its autoencoder.
 
     Args:
         path: the file of weights; ``config.json`` lies beside it.
@@ -32,10 +34,7 @@ def published_autoencoder(path: str, resolution: int = 256) -> KLAutoencoder:
     Raises:
         UserError: it is not on this machine, or damaged.
     """
-    network = _network(AutoencoderKL, path, low_cpu_mem_usage=False)
-    autoencoder = KLAutoencoder(network, resolution)
-    autoencoder.scale.fill_(1 / network.config.scaling_factor)
-    return autoencoder.eval().requires_grad_(False)
+    return KLAutoencoder(_network(AutoencoderKL, path, low_cpu_mem_usage=False), resolution)
 
 
 def published_denoiser(unet: str, bert: str, tokenizer: str, slots: int = 77) -> Denoiser:
@@ -51,7 +50,9 @@ def published_denoiser(unet: str, bert: str, tokenizer: str, slots: int = 77) ->
     """
     network = _network(UNet2DConditionModel, unet, low_cpu_mem_usage=False)
     reader = BertReader(_network(LDMBertModel, bert), BertTokens(tokenizer, slots)([""])[0])
-    return Denoiser(network, network.config.sample_size, network.config.in_channels, reader).eval()
+    denoiser = Denoiser(network, network.config.sample_size, network.config.in_channels, reader)
+    denoiser.scale.fill_(1 / LATENT_SCALE)
+    return denoiser.eval()
 
 
 class BertReader(Reader):

@@ -26,6 +26,8 @@ from wavedp.wavelet.encoders import CaptionEncoder
 
 CHUNK = 1000
 """Public images encoded at once."""
+FIRST = 2000
+"""Public images by which latents are brought to unit variance."""
 
 
 class ImageEncoder(Protocol):
@@ -105,6 +107,7 @@ class DiffusionTraining:
         starts = trainer.progress(range(0, len(public), CHUNK), "encoding public images")
         parts = [encode({"images": public.images[i : i + CHUNK]})["latents"] for i in starts]
         columns = {"latents": torch.cat(parts), "record": torch.arange(len(public))}
+        denoiser.standardise(_floats(columns["latents"][:FIRST]))
         given = self.loss(self.condition_dropout)
 
         def loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -147,8 +150,7 @@ class DiffusionTraining:
         def loss(model: nn.Module, batch: Batch) -> Tensor:
             assert isinstance(model, Denoiser)
             text = draw_text(batch["text"], condition_dropout, model.without_text)
-            latents = batch["latents"]
-            clean = latents.float() if latents.is_floating_point() else to_float(latents)
+            clean = (_floats(batch["latents"]) - model.shift) / model.scale
             noised = self.process.noised(clean)
             answer = model(noised.inputs, noised.times, text).float()
             return (answer - noised.target).square().mean((1, 2, 3))
@@ -179,7 +181,8 @@ class DiffusionTraining:
         for start in range(0, len(captions), self.batch):
             text = self.text(captions[start : start + self.batch]).to(device)
             x = torch.randn(len(text), *shape, generator=generator, device=device)
-            yield self._solve(denoiser.eval(), x, text, generator)
+            x = self._solve(denoiser.eval(), x, text, generator)
+            yield x * denoiser.scale + denoiser.shift
 
     def _solve(
         self, denoiser: Denoiser, x: Tensor, text: Tensor, generator: torch.Generator
@@ -209,3 +212,8 @@ class DiffusionTraining:
             batch = {**encode(given), **captions(given)}
             total += float(loss(denoiser, {k: v.to(device) for k, v in batch.items()}).sum())
         return {"loss": total / len(held_out)}
+
+
+def _floats(latents: Tensor) -> Tensor:
+    """Latents, or images of 0..255 as [-1, 1]."""
+    return latents.float() if latents.is_floating_point() else to_float(latents)

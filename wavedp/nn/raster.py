@@ -97,6 +97,15 @@ class Raster(Tokenizer):
         check_codes(tokens, self.codebook_size)
         return self._images(self.codebook.lookup(tokens))
 
+    def latents(self, images: Tensor) -> Tensor:
+        """Images in [-1, 1] to what is quantised, ``[n, d, grid, grid]``."""
+        return self._rows(images).mT.unflatten(2, (self.grid, self.grid))
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Images of latents that are quantised first: VQ as a part of the decoder."""
+        codes = self.codebook.encode(latents.flatten(2).mT)
+        return self._images(self.codebook.lookup(codes))
+
     def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """Through the bottleneck and back: the image, alone in a list, and the commitment ``[n]``.
 

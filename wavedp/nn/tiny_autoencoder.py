@@ -28,6 +28,7 @@ class TinyAutoencoder(nn.Module):
     """
 
     channels = CHANNELS
+    parts: tuple[str, ...] = ()
 
     def __init__(self, encoder: str, decoder: str, resolution: int) -> None:
         super().__init__()
