@@ -7,9 +7,10 @@ With a folder of photographs also 64 px faces and held-out photographs of the Im
 Writes ``results/oracles/<set>.csv``, and beside it a ``.json`` that says with what. Nothing private
 is released here: faces are scored as the evaluation images that they are.
 
-Every row has two distances. ``oracle`` is that of a method's oracle row: half of the images go
-through the part and are compared with the other half. ``reconstruction`` compares what comes out
-with the same images as they went in (rFID where the metric is an FID).
+Half of the images go through each part. ``oracle`` compares what comes out with the other half, as
+a method's oracle row does; ``reconstruction`` compares it with the same images as they went in,
+which is rFID where the metric is an FID. Photographs that are not faces show what tokenizers keep
+alone.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from torch import Tensor
 from benchmarks import hardware
 from benchmarks.batches import Batches
 from benchmarks.cell import seed_everything
-from benchmarks.config import compose, make
+from benchmarks.config import compose, load_choice, make
 from benchmarks.console import console, run_command, track
 from benchmarks.protocol import Protocol
 from benchmarks.provenance import code_revision
 from benchmarks.registry import find
-from benchmarks.scorer import Scorer
+from benchmarks.scorer import CPU, Scorer
 from benchmarks.weights import digests, load_parts
 from benchmarks.written import write
 from wavedp.data.schema import Dataset, Records
@@ -43,8 +44,8 @@ from wavedp.wavelet.reports import psnr
 from wavedp.wavelet.upsamplers.published import PublishedUpsampler
 
 FOLDER = Path("results/oracles")
-SAME = Protocol(name="all", prompts="records", reference="all")
 HALVES = Protocol(name="quick")
+SAME = "reconstruction"
 BATCH = 100
 
 Change = Callable[[Tensor], Tensor]
@@ -90,10 +91,23 @@ class Shown:
         """See :class:`wavedp.data.schema.Dataset`."""
         return self.records
 
-    def scorer(self, protocol: Protocol) -> Scorer:
-        """Of its metric, which asks for the evaluation side of a data set alone."""
-        names, count = [self.metric], len(self.records)
-        return Scorer.make(cast(Dataset, self), names, count, protocol)
+    def scorer(self) -> Scorer:
+        """Of its metric against the other half, and once more against the same images.
+
+        Raises:
+            UserError: the metric cannot be computed on this machine.
+        """
+        # A scorer asks for the evaluation side of a data set alone.
+        scorer = Scorer.make(cast(Dataset, self), [self.metric], len(self.records), HALVES)
+        if missing := scorer.missing("none"):
+            raise UserError(next(iter(missing.values())).reason)
+        again = make(load_choice("metric", self.metric))
+        again.open(CPU)
+        held = torch.cat(list(scorer.evaluation.held_images)).numpy()
+        captions = scorer.evaluation.prompts[: len(held)]
+        again.prepare(Records(held, [(caption,) for caption in captions], self.records.name))
+        scorer.metrics[SAME] = again
+        return scorer
 
     def smaller(self, factor: int) -> Shown:
         """Their LL bands as images."""
@@ -128,9 +142,8 @@ def measure(shown: Shown, oracles: Sequence[Oracle]) -> Iterator[dict[str, Any]]
     """A row per oracle."""
     sizes = {oracle.factor: shown.smaller(oracle.factor) for oracle in oracles}
     scorers = {
-        (factor, protocol.name): images.scorer(protocol)
+        factor: images.scorer()
         for factor, images in sizes.items()
-        for protocol in (SAME, HALVES)
         if factor == 1 or shown.metric != "fd_toy"  # whose network reads whole images alone
     }
     for oracle in track(oracles, f"{shown.name}: oracles"):
@@ -142,19 +155,15 @@ def measure(shown: Shown, oracles: Sequence[Oracle]) -> Iterator[dict[str, Any]]
         error = sum(_squared(a, b) for a, b in zip(made, targets, strict=True))
         row["psnr_db"] = f"{psnr(error / len(shown.records)):.2f}"
         row["metric"] = shown.metric
-        for column, protocol in (("reconstruction", SAME), ("oracle", HALVES)):
-            scorer = scorers.get((oracle.factor, protocol.name))
-            if scorer is None:
-                continue
-            if missing := scorer.missing("none"):
-                raise UserError(next(iter(missing.values())).reason)
+        if scorer := scorers.get(oracle.factor):
             images = Batches(shown.records.images, scorer.evaluation.held)
             captions = scorer.evaluation.prompts[: len(scorer.evaluation.held)]
-            value = scorer.values(Changed(images, oracle.makes), captions, "none")[shown.metric]
-            row[column] = f"{value.value:.4g}"
-            spread = value.standard_error
-            row[f"{column}_se"] = "" if spread is None else f"{spread:.2g}"
-            row["floor"] = f"{scorer.real[shown.metric]:.4g}" if scorer.real else ""
+            values = scorer.values(Changed(images, oracle.makes), captions, "none")
+            for column, value in ((SAME, values[SAME]), ("oracle", values[shown.metric])):
+                row[column] = f"{value.value:.4g}"
+                spread = value.standard_error
+                row[f"{column}_se"] = "" if spread is None else f"{spread:.2g}"
+            row["floor"] = f"{scorer.real[shown.metric]:.4g}"
         yield row
 
 
@@ -232,7 +241,39 @@ def _bicubic(factor: int) -> Change:
     return change
 
 
-def embedded(cache: str) -> tuple[list[Shown], list[Oracle], Mapping[str, str]]:
+@dataclass(frozen=True)
+class Job:
+    """A table.
+
+    Attributes:
+        shown: the images.
+        rows: what they go through.
+        weights: digests of the parts, by name.
+    """
+
+    shown: Shown
+    rows: Sequence[Oracle]
+    weights: Mapping[str, str]
+
+    def write(self) -> None:
+        """Measure, write the table and with what it was made, and show it."""
+        table = pd.DataFrame(list(measure(self.shown, self.rows))).fillna("")
+        name = self.shown.name.split()[0]
+        write(FOLDER / f"{name}.csv", table.to_csv(index=False))
+        made = {
+            "images": self.shown.name,
+            "n": len(self.shown.records),
+            "weights": dict(self.weights),
+            "hardware": hardware.describe(CPU).model_dump(),
+            "torch": torch.__version__,
+            "code_revision": code_revision(),
+        }
+        write(FOLDER / f"{name}.json", json.dumps(made, indent=1) + "\n")
+        console.print(f"{self.shown.name}, {len(self.shown.records)} images")
+        console.print(table.to_string(index=False), soft_wrap=True)
+
+
+def embedded(cache: str) -> Job:
     """Toy faces, and rows that only they have: the prior goes on from LL without a caption."""
     rows, found = parts_of("")
     prior, digest = networks("dp_wavelet_continuation", ("upsampler.tokenizer", "upsampler.prior"))
@@ -240,10 +281,10 @@ def embedded(cache: str) -> tuple[list[Shown], list[Oracle], Mapping[str, str]]:
     dataset = make(compose(["dataset=toyfaces", f"cache_dir={cache}"]).dataset)
     dataset.check()
     shown = Shown(dataset.evaluation().slice(0, 2000), "fd_toy")
-    return [shown], rows, {**found, "prior": digest["upsampler.prior"]}
+    return Job(shown, rows, {**found, "prior": digest["upsampler.prior"]})
 
 
-def photographs(root: Path, cache: str) -> tuple[list[Shown], list[Oracle], Mapping[str, str]]:
+def photographs(root: Path, cache: str) -> Iterator[Job]:
     """64 px faces and crops of held-out photographs; IMDN enlarges a quarter."""
     rows, found = parts_of("px64/")
     imdn = find("imdn-x4")
@@ -261,8 +302,10 @@ def photographs(root: Path, cache: str) -> tuple[list[Shown], list[Oracle], Mapp
     faces.check(track)
     held_out = config.method.pretraining.tokenizer.held_out
     public = make(config.method.public).records(0, held_out, track)
-    shown = [Shown(faces.evaluation(), "fid_768"), Shown(public, "fid_768")]
-    return shown, rows, {**found, "imdn": digests({"imdn": str(imdn)})["imdn"]}
+    found = {**found, "imdn": digests({"imdn": str(imdn)})["imdn"]}
+    yield Job(Shown(faces.evaluation(), "fid_768"), rows, found)
+    tokenizers = [row for row in rows if row.given.endswith("codes")]
+    yield Job(Shown(public, "fid_768"), tokenizers, found)
 
 
 def main(arguments: list[str]) -> int:
@@ -271,25 +314,9 @@ def main(arguments: list[str]) -> int:
         raise UserError("Say where the photographs are: benchmarks.oracles ../shared/real")
     torch.set_grad_enabled(False)
     cache = str(compose([]).cache_dir)
-    jobs = [embedded(cache)]
-    if arguments:
-        jobs.append(photographs(Path(arguments[0]).resolve(), cache))
-    for sets, rows, found in jobs:
-        for shown in sets:
-            table = pd.DataFrame(list(measure(shown, rows))).fillna("")
-            name = shown.name.split()[0]
-            write(FOLDER / f"{name}.csv", table.to_csv(index=False))
-            made = {
-                "images": shown.name,
-                "n": len(shown.records),
-                "weights": dict(found),
-                "hardware": hardware.describe(torch.device("cpu")).model_dump(),
-                "torch": torch.__version__,
-                "code_revision": code_revision(),
-            }
-            write(FOLDER / f"{name}.json", json.dumps(made, indent=1) + "\n")
-            console.print(f"{shown.name}, {len(shown.records)} images")
-            console.print(table.to_string(index=False), soft_wrap=True)
+    embedded(cache).write()
+    for job in photographs(Path(arguments[0]).resolve(), cache) if arguments else ():
+        job.write()
     return 0
 
 
