@@ -1,5 +1,6 @@
 """The search for hyper-parameters, the same for every method."""
 
+import itertools
 import math
 from pathlib import Path
 
@@ -16,12 +17,13 @@ SEARCH = ROOT / "results" / "tuning" / "search.csv"
 
 
 @pytest.mark.parametrize("method", choices("method"))
-def test_every_search_tries_four_values_and_the_config_has_one_of_them(method):
+def test_every_search_tries_four_values_in_steps_of_two_and_the_config_has_one(method):
     config = compose([f"method={method}"]).method
     if not config.get("search"):
         pytest.skip("shares the settings of another method")
     setting, values = tune.search_of(config)
     assert len(values) == 4
+    assert [b / a for a, b in itertools.pairwise(values)] == pytest.approx([2, 2, 2])
     assert tune.value_of(config, setting) in values
 
 
