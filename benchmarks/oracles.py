@@ -16,11 +16,13 @@ alone.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -31,10 +33,13 @@ from benchmarks.batches import Batches
 from benchmarks.cell import seed_everything
 from benchmarks.config import compose, load_choice, make
 from benchmarks.console import console, run_command, track
+from benchmarks.evaluation import make_evaluation
+from benchmarks.metrics import Scores
+from benchmarks.metrics.frechet import FrechetMetric
 from benchmarks.protocol import Protocol
 from benchmarks.provenance import code_revision
 from benchmarks.registry import find
-from benchmarks.scorer import CPU, Scorer
+from benchmarks.scorer import CPU
 from benchmarks.weights import digests, load_parts
 from benchmarks.written import write
 from wavedp.data.schema import Dataset, Records
@@ -45,7 +50,6 @@ from wavedp.wavelet.upsamplers.published import PublishedUpsampler
 
 FOLDER = Path("results/oracles")
 HALVES = Protocol(name="quick")
-SAME = "reconstruction"
 BATCH = 100
 
 Change = Callable[[Tensor], Tensor]
@@ -91,23 +95,26 @@ class Shown:
         """See :class:`wavedp.data.schema.Dataset`."""
         return self.records
 
-    def scorer(self) -> Scorer:
-        """Of its metric against the other half, and once more against the same images.
+    def ruler(self) -> Ruler:
+        """Distances to both halves, in the space of its metric.
 
         Raises:
             UserError: the metric cannot be computed on this machine.
         """
-        # A scorer asks for the evaluation side of a data set alone.
-        scorer = Scorer.make(cast(Dataset, self), [self.metric], len(self.records), HALVES)
-        if missing := scorer.missing("none"):
-            raise UserError(next(iter(missing.values())).reason)
-        again = make(load_choice("metric", self.metric))
-        again.open(CPU)
-        held = torch.cat(list(scorer.evaluation.held_images)).numpy()
-        captions = scorer.evaluation.prompts[: len(held)]
-        again.prepare(Records(held, [(caption,) for caption in captions], self.records.name))
-        scorer.metrics[SAME] = again
-        return scorer
+        # Asks for the evaluation side of a data set alone.
+        evaluation = make_evaluation(cast(Dataset, self), len(self.records), HALVES)
+        held = torch.cat(list(evaluation.held_images)).numpy()
+        captions = [(caption,) for caption in evaluation.prompts[: len(held)]]
+        other, same = (make(load_choice("metric", self.metric)) for _ in range(2))
+        for metric, records in (
+            (other, evaluation.reference),
+            (same, Records(held, captions, self.records.name)),
+        ):
+            metric.open(CPU)
+            metric.prepare(records)
+        # Kept on disk since it was prepared: the network sees each real image once.
+        real = same.reference_features(Records(held, captions, self.records.name))
+        return Ruler(other, same, evaluation.held, _number(other.score(real)))
 
     def smaller(self, factor: int) -> Shown:
         """Their LL bands as images."""
@@ -138,11 +145,43 @@ class Changed:
             yield to_uint8(torch.cat(parts))
 
 
+@dataclass(frozen=True)
+class Ruler:
+    """How far images made of one half are from real ones.
+
+    Attributes:
+        other, same: distances to the other half, and to the same images.
+        held: rows of the half that is changed.
+        floor: what that half scores as it is.
+    """
+
+    other: FrechetMetric
+    same: FrechetMetric
+    held: Sequence[int]
+    floor: float
+
+    def read(self, shown: Shown, change: Change) -> dict[str, str]:
+        """The columns of a row; each image passes the network once."""
+        made = Changed(Batches(shown.records.images, self.held), change)
+        features = np.concatenate([self.other.space(images) for images in made])
+        found = {"floor": f"{self.floor:.4g}"}
+        for column, metric in (("reconstruction", self.same), ("oracle", self.other)):
+            found[column] = f"{_number(metric.score(features)):.4g}"
+            spread = _number(metric.standard_error(features))
+            found[f"{column}_se"] = f"{spread:.2g}" if math.isfinite(spread) else ""
+        return found
+
+
+def _number(score: Scores) -> float:
+    assert isinstance(score, float)
+    return score
+
+
 def measure(shown: Shown, oracles: Sequence[Oracle]) -> Iterator[dict[str, Any]]:
     """A row per oracle."""
     sizes = {oracle.factor: shown.smaller(oracle.factor) for oracle in oracles}
-    scorers = {
-        factor: images.scorer()
+    rulers = {
+        factor: images.ruler()
         for factor, images in sizes.items()
         if factor == 1 or shown.metric != "fd_toy"  # whose network reads whole images alone
     }
@@ -155,16 +194,8 @@ def measure(shown: Shown, oracles: Sequence[Oracle]) -> Iterator[dict[str, Any]]
         error = sum(_squared(a, b) for a, b in zip(made, targets, strict=True))
         row["psnr_db"] = f"{psnr(error / len(shown.records)):.2f}"
         row["metric"] = shown.metric
-        if scorer := scorers.get(oracle.factor):
-            images = Batches(shown.records.images, scorer.evaluation.held)
-            captions = scorer.evaluation.prompts[: len(scorer.evaluation.held)]
-            values = scorer.values(Changed(images, oracle.makes), captions, "none")
-            for column, value in ((SAME, values[SAME]), ("oracle", values[shown.metric])):
-                row[column] = f"{value.value:.4g}"
-                spread = value.standard_error
-                row[f"{column}_se"] = "" if spread is None else f"{spread:.2g}"
-            row["floor"] = f"{scorer.real[shown.metric]:.4g}"
-        yield row
+        ruler = rulers.get(oracle.factor)
+        yield row | (ruler.read(shown, oracle.makes) if ruler else {})
 
 
 def _squared(made: Tensor, target: Tensor) -> float:
