@@ -181,6 +181,9 @@ class Record(_Part):
     config: dict[str, Any]
     samples: str | None = None
     """A strip of samples, PNG, relative to the suite's folder."""
+    finetuned: str | None = None
+    """SHA-256 of the finetuned weights in the user's cache; None where none were kept, and in older
+    records."""
 
 
 def save(record: Record, folder: Path) -> Path:
