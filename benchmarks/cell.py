@@ -23,6 +23,7 @@ from benchmarks.batches import Batches
 from benchmarks.config import Cell, make, plain
 from benchmarks.console import track, track_images
 from benchmarks.evaluation import Evaluation
+from benchmarks.finetuned import Finetuned
 from benchmarks.paths import shortened, without_paths
 from benchmarks.provenance import code_revision
 from benchmarks.record import Cost, Evaluated, Privacy, Provenance, Query, Record, Row
@@ -112,7 +113,7 @@ def make_generator(cell: Cell) -> ImageGenerator:
 
 
 def run_cell(cell: Cell, dataset: Dataset, scorer: Scorer, folder: Path) -> Record:
-    """Run one cell and return its record; the caller saves it, with picture and samples.
+    """Run one cell and return its record; the caller saves it, with picture, samples and weights.
 
     Args:
         folder: the suite's results folder; the ledger goes there.
@@ -132,6 +133,8 @@ def run_cell(cell: Cell, dataset: Dataset, scorer: Scorer, folder: Path) -> Reco
         count = images_of(cell.row, scorer.evaluation)
         images = samples_of(cell, name).write(drawn, count, dataset.resolution)
         sampled = time.perf_counter()
+    keeps = trainer is not None and config.keep_weights
+    kept = finetuned_of(cell, name).write(generator, config.method.weights) if keeps else None
     prompts = scorer.evaluation.prompts
     metrics = scorer.values(Batches(images), prompts, generator.conditioning)
     scored = time.perf_counter()
@@ -162,6 +165,7 @@ def run_cell(cell: Cell, dataset: Dataset, scorer: Scorer, folder: Path) -> Reco
         hardware=hardware.describe(device),
         config=public_config(cell),
         samples=f"samples/{name}.png",
+        finetuned=kept,
     )
 
 
@@ -291,6 +295,11 @@ def checkpoints_of(cell: Cell, name: str) -> Checkpoints:
 def samples_of(cell: Cell, name: str) -> Samples:
     """Where the cell's samples are; to be kept when its record is saved."""
     return Samples(cell.config.cache_dir, name)
+
+
+def finetuned_of(cell: Cell, name: str) -> Finetuned:
+    """Where the cell's finetuned weights are; to be kept when its record is saved."""
+    return Finetuned(cell.config.cache_dir, name)
 
 
 def images_of(row: Row, evaluation: Evaluation) -> int:

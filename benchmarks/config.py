@@ -36,7 +36,9 @@ METHOD_KEYS = ("name", "generator._target_", "weights", "finetuning")
 # These say where and how a cell runs and by what it is scored, not what it is, so they do not
 # change its identity. Metrics can be added to a finished cell: see benchmarks/rescoring.py.
 # The seed of a cell is its own, whatever the suite or the command line calls it.
-NOT_IDENTITY = ("suite", "hardware", "results_dir", "cache_dir", "force", "seed")
+NOT_IDENTITY = (
+    *("suite", "hardware", "results_dir", "cache_dir", "keep_weights", "force", "seed"),
+)
 
 
 @dataclass(frozen=True)

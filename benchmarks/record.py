@@ -181,6 +181,9 @@ class Record(_Part):
     config: dict[str, Any]
     samples: str | None = None
     """A strip of samples, PNG, relative to the suite's folder."""
+    finetuned: str | None = None
+    """SHA-256 of the finetuned weights in the user's cache; None where none were kept, and in older
+    records."""
 
 
 def save(record: Record, folder: Path) -> Path:
@@ -194,11 +197,23 @@ def load(path: Path) -> Record:
     Raises:
         UserError: the file is not a record, or is of a newer schema.
     """
+    return parse(path.read_bytes(), path)
+
+
+def parse(content: bytes, place: str | Path) -> Record:
+    """Read one record from the content of its file.
+
+    Args:
+        place: where it lies, for the error.
+
+    Raises:
+        UserError: as :func:`load`.
+    """
     try:
-        return Record.model_validate_json(path.read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError) as error:
+        return Record.model_validate_json(content)
+    except ValidationError as error:
         raise UserError(
-            f"{path} is not a record of schema {SCHEMA_VERSION} or older; move it out of the "
+            f"{place} is not a record of schema {SCHEMA_VERSION} or older; move it out of the "
             "results folder."
         ) from error
 

@@ -15,6 +15,7 @@ from benchmarks import hardware
 from benchmarks.batches import SIZE
 from benchmarks.config import Cell, load_choice, make
 from benchmarks.protocol import Protocol
+from benchmarks.weights import path_of
 from wavedp.data.schema import Dataset
 
 BASE_MB = 1000
@@ -93,9 +94,19 @@ def check_room(
         cells = sum(cell.config.dataset.name == name for cell in todo)
         needed = room_for(dataset, held, samples, cells, private_metrics)
         disk += max(needed.disk_mb - cached_mb(cache, dataset), 0)
+        disk += sum(weights_mb(cell) for cell in todo if cell.config.dataset.name == name)
         memory = max(memory, needed.memory_mb)
     hardware.check_room(Path(config.results_dir), RESULTS_MB, memory)
     hardware.check_room(cache, RESULTS_MB + disk, memory)
+
+
+def weights_mb(cell: Cell) -> float:
+    """What the finetuned weights of a cell take at most, if they are kept: as much as the public
+    ones. Those of parts that begin with private records are small."""
+    if not cell.config.keep_weights or cell.row not in ("private", "non_private"):
+        return 0.0
+    files = [path_of(name) for name in cell.config.method.weights.values()]
+    return sum(file.stat().st_size for file in files if file.exists()) / 2**20
 
 
 def cached_mb(cache: Path, dataset: Dataset) -> float:

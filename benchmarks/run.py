@@ -22,6 +22,7 @@ from benchmarks import hardware
 from benchmarks.cell import (
     checkpoints_of,
     failed_record,
+    finetuned_of,
     identity_of,
     ledger_of,
     make_generator,
@@ -198,6 +199,8 @@ def _keep(cell: Cell, record: Record, folder: Path) -> None:
     samples.show(folder / str(record.samples))
     save(record, folder / "records")
     samples.keep()
+    if record.finetuned:
+        finetuned_of(cell, record.cell).keep()
     checkpoints_of(cell, record.cell).remove()
 
 
@@ -209,6 +212,7 @@ def _failed(cell: Cell, record: Record, folder: Path) -> str:
     """
     traceback_file = _save_traceback(cell, record.cell)
     samples_of(cell, record.cell).discard()
+    finetuned_of(cell, record.cell).discard()
     said = f"[red]failed[/red]: {escape(str(record.reason))} (traceback: {traceback_file})"
     good = folder / "records" / f"{record.cell}.json"
     if not (good.exists() and load(good).status == "ok"):

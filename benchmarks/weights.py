@@ -67,6 +67,15 @@ def load_parts(module: nn.Module, weights: Mapping[str, str]) -> None:
             ) from error
 
 
+def state_of(weights: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors of the checkpoints, by their names in the state of the generator."""
+    return {
+        f"{part}.{key}": tensor
+        for part, name in weights.items()
+        for key, tensor in load_file(path_of(name)).items()
+    }
+
+
 def save_part(part: nn.Module, name: str, made: Mapping[str, Any]) -> Path:
     """Write a part's weights and, beside them, the record of how they were made."""
     path = path_of(name)

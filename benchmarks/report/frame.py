@@ -187,6 +187,11 @@ def _aggregate_group(group: pd.DataFrame, names: Sequence[str]) -> dict[str, Any
 
 
 def seed_means(scores: Iterable[tuple[int, float]]) -> list[float]:
+    """The values of :func:`by_seed` alone."""
+    return list(by_seed(scores).values())
+
+
+def by_seed(scores: Iterable[tuple[int, float]]) -> dict[int, float]:
     """One value per seed, from pairs of a seed and a score; NaN counts as none.
 
     A seed can have more than one record, with other noise each; they are no further seeds.
@@ -195,11 +200,13 @@ def seed_means(scores: Iterable[tuple[int, float]]) -> list[float]:
     for seed, score in scores:
         if not math.isnan(score):
             found.setdefault(seed, []).append(score)
-    return [math.fsum(values) / len(values) for values in found.values()]
+    return {seed: math.fsum(values) / len(values) for seed, values in found.items()}
 
 
-def mean_and_half_width(values: Sequence[float]) -> tuple[float, float]:
-    """The mean and the half-width of its 95% t-interval; NaN where there is none."""
+def mean_and_half_width(
+    values: Sequence[float], confidence: float = CONFIDENCE
+) -> tuple[float, float]:
+    """The mean and the half-width of its t-interval; NaN where there is none."""
     n = len(values)
     if n == 0:
         return math.nan, math.nan
@@ -207,13 +214,13 @@ def mean_and_half_width(values: Sequence[float]) -> tuple[float, float]:
     if n == 1 or not math.isfinite(mean):
         return mean, math.nan
     variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
-    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1))
+    quantile = float(stats.t.ppf((1 + confidence) / 2, n - 1))
     return mean, quantile * math.sqrt(variance / n)
 
 
-def half_width_of(standard_error: float) -> float:
-    """The half-width of the 95% interval over samples, which are many."""
-    return float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * standard_error
+def half_width_of(standard_error: float, confidence: float = CONFIDENCE) -> float:
+    """The half-width of the interval over samples, which are many."""
+    return float(stats.norm.ppf((1 + confidence) / 2)) * standard_error
 
 
 def select(

@@ -32,7 +32,7 @@ LONGEST = 24
 def footer(records: Sequence[Record]) -> list[str]:
     """The sentences that a reader needs to read the table rightly, made from the records."""
     sentences = [_epsilon(records), _rows(records), *_unlike(records), *_floors(records)]
-    sentences += [*_intervals(records), *_setups(records), *_evaluations(records)]
+    sentences += [*_intervals(records), *setups(records), *_evaluations(records)]
     sentences += [*_counts(records), *_flags(records)]
     sentences += [*_overlaps(records), *_not_computed(records)]
     return sentences
@@ -126,7 +126,7 @@ def _intervals(records: Sequence[Record]) -> list[str]:
     ]
 
 
-def _setups(records: Sequence[Record]) -> list[str]:
+def setups(records: Sequence[Record]) -> list[str]:
     """Where a method was run in several ways: which settings tell its lines apart."""
     where: dict[str, list[str]] = {}
     for found in Setups(records).differences():

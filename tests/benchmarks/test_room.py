@@ -12,6 +12,7 @@ import pytest
 from benchmarks import hardware, room
 from benchmarks.config import cells
 from benchmarks.protocol import load_protocol
+from benchmarks.registry import OWN
 from benchmarks.room import cached_mb, check_room, room_for
 from wavedp.data.toyfaces import ToyFaces
 from wavedp.dp.errors import UserError
@@ -69,6 +70,18 @@ def test_samples_of_all_cells_are_asked_for_where_the_caches_are(
     many = asked(monkeypatch, tmp_path, "suite.samples=50000")
     assert few["r"] == many["r"] == room.RESULTS_MB
     assert many["c"] - few["c"] == pytest.approx(10 * 49_000 * 3 / 1024)
+
+
+def test_finetuned_weights_are_asked_for_where_they_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of DP-Wavelet's two private rows and its non-private one; none of the other two rows."""
+    chosen = ("method=dp_wavelet", "dataset=toyfaces")
+    kept = asked(monkeypatch, tmp_path, *chosen)
+    without = asked(monkeypatch, tmp_path, *chosen, "keep_weights=false")
+    public = [OWN / f"toy32-{part}.safetensors" for part in ("tokenizer", "prior", "upsampler")]
+    size = sum(file.stat().st_size for file in public) / 2**20
+    assert kept["c"] - without["c"] == pytest.approx(3 * size)
 
 
 def test_too_many_samples_for_this_machine_are_refused(tmp_path: Path) -> None:
