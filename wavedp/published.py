@@ -29,7 +29,7 @@ from wavedp.protocol import ImageGenerator
 FORMAT = 1
 CONFIG = "config.json"
 WEIGHTS = ("public.safetensors", "finetuned.safetensors")
-PACKAGES = ("wavedp.nn", "wavedp.wavelet", "baselines")
+PACKAGES = ("wavedp.nn", "wavedp.wavelet", "wavedp.diffusion", "baselines")
 """Whose classes and functions a config may name. They compute, or read weights; none writes."""
 
 

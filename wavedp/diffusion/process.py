@@ -10,7 +10,12 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import torch
-from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, EDMDPMSolverMultistepScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EDMDPMSolverMultistepScheduler,
+)
 from torch import Tensor
 
 from wavedp.dp.errors import UserError
@@ -99,6 +104,11 @@ class DDPM:
             clip_sample=False,
             timestep_spacing="trailing",
         )
+
+
+def ddim() -> DDPM:
+    """The noise levels of latent diffusion, sampled by DDIM (Song et al. 2021) as its authors do."""
+    return DDPM(solver_type=DDIMScheduler)
 
 
 @dataclass(frozen=True)
