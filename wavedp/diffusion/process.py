@@ -107,7 +107,7 @@ class DDPM:
 
 
 def ddim() -> DDPM:
-    """The noise levels of latent diffusion, sampled by DDIM (Song et al. 2021, arXiv 2010.02502)."""
+    """The noise levels of latent diffusion, sampled by DDIM (Song et al., arXiv 2010.02502)."""
     return DDPM(solver_type=DDIMScheduler)
 
 
