@@ -5,7 +5,8 @@ import torch
 
 from baselines.dp_ldm import DPLDM
 from baselines.dp_pixel_diffusion import DPPixelDiffusion
-from benchmarks.config import compose, make
+from benchmarks.cell import make_generator
+from benchmarks.config import cells, compose, make
 from wavedp.data.schema import Records
 from wavedp.diffusion.autoencoder import Pixels, VQAutoencoder
 from wavedp.diffusion.denoiser import small_denoiser
@@ -204,3 +205,13 @@ FRESH = {"encoder": _encoder().state_dict(), "decoder": _decoder().state_dict()}
 def test_pixels_are_the_images():
     images = torch.rand(2, 3, 8, 8)
     assert torch.equal(Pixels(8).decode(Pixels(8).encode(images)), images)
+
+
+@pytest.mark.parametrize("method", ["dp_ldm", "dp_pixel_diffusion"])
+def test_what_public_weights_draw_is_as_large_as_what_they_were_trained_on(method):
+    """A denoiser that is wrong at high noise levels draws too much contrast, or too little."""
+    generator = make_generator(cells([f"method={method}", "dataset=toyfaces"])[0])
+    network, captions = generator.denoiser, ["a red disc on a plain background"] * 40
+    drawn = generator._training.sample(network, captions, 0)
+    latents = (torch.cat(list(drawn)) - network.shift) / network.scale
+    assert 0.6 < latents.std() < 1.4
