@@ -166,6 +166,27 @@ def test_the_readme_quotes_the_oracles() -> None:
     assert [float(text) for text in found.groups()] == pytest.approx(expected, abs=0.051)
 
 
+def test_the_readme_quotes_the_oracles_of_photographs() -> None:
+    table = pd.read_csv(ROOT / "results" / "oracles" / "mmcelebahq64.csv")
+    prose = " ".join((ROOT / "README.md").read_text().split())
+    found = re.search(
+        r"raster VQ of 768 codes scores ([\d.]+), the spectral tokenizer ([\d.]+), and LL at half "
+        r"the side enlarged by bicubic interpolation ([\d.]+) \(real images ([\d.]+)\).*?"
+        r"scores ([\d.]+)\.",
+        prose,
+    )
+    assert found, "the sentence has changed: compare its numbers here"
+    scores = table.set_index(["part", "given"])["oracle"]
+    expected = [
+        scores["raster VQ", "768 codes"],
+        scores["SIT, 3 of 3 scales", "768 codes"],
+        scores["bicubic", "LL 32 px"],
+        table["floor"].iloc[-1],
+        scores["detail network", "LL 32 px"],
+    ]
+    assert [float(text) for text in found.groups()] == pytest.approx(expected, abs=0.0051)
+
+
 def test_no_private_row_spent_more_than_its_target() -> None:
     private = [r.privacy for r in load_folder(RESULTS / "records") if r.row == "private"]
     assert len(private) == 2 * 2 * 2 * 3
