@@ -211,3 +211,16 @@ def test_the_diffusion_pipeline_is_called_in_batches_with_its_own_range(monkeypa
     upsampler.check(["one two three"])
     with pytest.raises(UserError, match="Prompt 2 is longer than the 5 tokens"):
         upsampler.check(["one two", "one two three four"])
+
+
+def test_details_can_begin_as_those_of_bicubic_interpolation():
+    """With the low band as it was given, and untrained that is all."""
+    torch.manual_seed(0)
+    low = torch.rand(2, 3, 8, 8) * 2 - 1
+    plain, smooth = DetailNetwork(levels=1), DetailNetwork(levels=1, interpolated=True)
+    assert torch.equal(plain(low), F.interpolate(low, scale_factor=2))
+    made = smooth(low)
+    torch.testing.assert_close(F.avg_pool2d(made, 2), low)
+    bicubic = F.interpolate(low, scale_factor=2, mode="bicubic")
+    blocks = [F.interpolate(F.avg_pool2d(x, 2), scale_factor=2) for x in (made, bicubic)]
+    torch.testing.assert_close(made - blocks[0], bicubic - blocks[1])
