@@ -5,21 +5,21 @@ import json
 import pytest
 import torch
 from safetensors.torch import save
-from test_methods import TRAINED, UNTRAINED, cell_of, finetuned, samples
+from test_methods import cell_of, finetuned, samples
 
-from benchmarks.config import plain
+from benchmarks.config import choices, plain
 from benchmarks.finetuned import Finetuned
 from benchmarks.paths import without_paths
 from benchmarks.weights import state_of
 from wavedp import published
 
 
-@pytest.mark.parametrize("method", [*TRAINED, *UNTRAINED])
+@pytest.mark.parametrize("method", choices("method"))
 def test_a_published_generator_draws_the_same(method, cache, tmp_path):
     """Of its settings and weights alone: whatever else a method remembers would be missed."""
     generator, _ = finetuned(method, cache, tmp_path)
     config = cell_of(method).config.method
-    weights = {} if method in UNTRAINED else dict(config.weights)
+    weights = dict(config.weights)
     kept = Finetuned(tmp_path, "cell")
     digest = kept.write(generator, weights)
     kept.keep()
