@@ -38,7 +38,7 @@ checkpoints: $(VENV)/.ready  ## the public checkpoints and the yardstick again (
 	$(RUN) -m benchmarks.yardstick train
 	$(RUN) -m benchmarks.pretrain method=dp_wavelet force=true
 	$(RUN) -m benchmarks.pretrain method=dp_wavelet_quarter stage=upsampler force=true
-	$(RUN) -m benchmarks.pretrain method=px32/dp_llamagen stage=tokenizer force=true
+	$(RUN) -m benchmarks.pretrain method=dp_llamagen force=true
 	$(RUN) -m benchmarks.pretrain method=dp_ldm force=true
 	$(RUN) -m benchmarks.pretrain method=px32/dp_pixel_diffusion force=true
 

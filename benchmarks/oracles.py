@@ -218,15 +218,15 @@ def networks(method: str, parts: Sequence[str], seed: int = 0) -> tuple[Any, dic
     return generator.eval(), found
 
 
-def parts_of(size: str, raster_size: str) -> tuple[list[Oracle], Mapping[str, str]]:
+def parts_of(size: str) -> tuple[list[Oracle], Mapping[str, str]]:
     """The rows that every set has.
 
     Args:
-        size, raster_size: folders of method configs, such as ``px64/``; empty for embedded ones.
+        size: folder of method configs, such as ``px64/``; empty for embedded ones.
     """
     half, digests1 = networks(f"{size}dp_wavelet", ("tokenizer", "upsampler"))
     quarter, digests2 = networks(f"{size}dp_wavelet_quarter", ("upsampler",))
-    raster, digests3 = networks(f"{raster_size}dp_llamagen", ("tokenizer",))
+    raster, digests3 = networks(f"{size}dp_llamagen", ("tokenizer",))
     sit = half.tokenizer
     per_scale = sit.tokens_per_scale * sit.codes
     rows = [
@@ -306,7 +306,7 @@ class Job:
 
 def embedded(cache: str) -> Job:
     """Toy faces, and rows that only they have: the prior goes on from LL without a caption."""
-    rows, found = parts_of("", "px32/")
+    rows, found = parts_of("")
     prior, digest = networks("dp_wavelet_continuation", ("upsampler.tokenizer", "upsampler.prior"))
     rows.append(Oracle("continuation", "LL 16 px", _upsampled(prior.upsampler, 2)))
     dataset = make(compose(["dataset=toyfaces", f"cache_dir={cache}"]).dataset)
@@ -317,7 +317,7 @@ def embedded(cache: str) -> Job:
 
 def photographs(root: Path, cache: str) -> Iterator[Job]:
     """64 px faces and crops of held-out photographs; IMDN enlarges a quarter."""
-    rows, found = parts_of("px64/", "px64/")
+    rows, found = parts_of("px64/")
     imdn = find("imdn-x4")
     rows.append(Oracle("IMDN", "LL 16 px", _upsampled(PublishedUpsampler(str(imdn), 4), 4)))
     overrides = [

@@ -89,7 +89,7 @@ def test_parts_that_do_not_belong_together_are_refused():
 
 def test_its_codes_are_as_many_as_the_spectral_ones(in_root):
     counts = []
-    for method in ("px32/dp_llamagen", "dp_full_finetune"):
+    for method in ("dp_llamagen", "dp_full_finetune"):
         tokenizer = make(compose([f"method={method}"]).method.generator).tokenizer
         tokens = tokenizer.scales * tokenizer.tokens_per_scale
         counts.append((tokens * tokenizer.codes, tokenizer.codebook_size))
@@ -98,12 +98,12 @@ def test_its_codes_are_as_many_as_the_spectral_ones(in_root):
 
 def test_its_embedded_parts_fit_into_the_repository(in_root):
     """Three megabytes each."""
-    generator = make(compose(["method=px32/dp_llamagen"]).method.generator)
+    generator = make(compose(["method=dp_llamagen"]).method.generator)
     for part in (generator.tokenizer, generator.prior):
         assert sum(v.numel() * v.element_size() for v in part.state_dict().values()) < 3e6
 
 
 def test_the_published_parts_are_asked_for_by_their_paths(in_root):
-    config = compose(["method=px32/dp_llamagen", "parts/llamagen@method=xl_256"])
+    config = compose(["method=dp_llamagen", "parts/llamagen@method=xl_256"])
     with pytest.raises(UserError, match=r"no weights at vq_ds16_t2i\.pt; set tokenizer\.path"):
         make(config.method.generator)

@@ -57,7 +57,7 @@ def test_a_raster_tokenizer_and_its_prior_are_made_by_the_same_command(tmp_path,
     sizes = ["codes=2", "codebook_size=16", "width=8"]
     assert not main(
         [
-            *("method=px32/dp_llamagen", f"cache_dir={cache}"),
+            *("method=dp_llamagen", f"cache_dir={cache}"),
             "+method.generator.tokenizer_training.first_images=20",
             *(f"method.generator.tokenizer.{size}" for size in sizes),
             *("method.generator.prior.width=16", "method.generator.prior.depth=1"),
