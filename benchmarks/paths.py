@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,16 @@ def without_paths(value: Any) -> Any:
     if isinstance(value, list):
         return [without_paths(item) for item in value if not _leads_elsewhere(item)]
     return value
+
+
+def told(overrides: Sequence[str]) -> list[str]:
+    """Overrides of a command line as a record may tell them: three dots for what is a path."""
+    split = [override.partition("=") for override in overrides]
+    kept = [bool(without_paths({key.rpartition(".")[2]: value})) for key, _, value in split]
+    return [
+        override if keep or not value else f"{key}=..."
+        for override, (key, _, value), keep in zip(overrides, split, kept, strict=True)
+    ]
 
 
 def shortened(text: str, config: Any = None) -> str:

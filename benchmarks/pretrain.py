@@ -19,7 +19,7 @@ from benchmarks.cell import seed_everything
 from benchmarks.config import compose, make, plain
 from benchmarks.console import console, run_command, track
 from benchmarks.digest import sha256_of_lines
-from benchmarks.paths import without_paths
+from benchmarks.paths import told, without_paths
 from benchmarks.provenance import code_revision
 from benchmarks.weights import digests, load_parts, path_of, save_part
 from wavedp.data.schema import PublicDataset
@@ -54,7 +54,7 @@ def main(overrides: list[str]) -> int:
         needed = {name: method.weights[name] for name in generator.stages[stage]}
         digests(needed)  # refuses what is missing
         load_parts(generator, needed)
-        command = " ".join(["python -m benchmarks.pretrain", *overrides, f"stage={stage}"])
+        command = " ".join(["python -m benchmarks.pretrain", *told(overrides), f"stage={stage}"])
         _make(stage, generator, config, device, command, published)
     return 0
 

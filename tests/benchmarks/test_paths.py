@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.cell import public_config, reason_of
 from benchmarks.config import cells, compose, plain
-from benchmarks.paths import shortened, without_paths
+from benchmarks.paths import shortened, told, without_paths
 from wavedp.dp.errors import UserError
 
 SECRET = "/home/maria/secret"
@@ -127,3 +127,12 @@ def test_a_reason_is_cut_after_its_places_are_gone() -> None:
     cell = cells(["suite=quick", "cache_dir=/home/Jane Doe/cache"])[0]
     error = UserError("x" * 485 + " /home/Jane Doe/cache/a.npy\ncannot be written")
     assert reason_of(error, cell) == "x" * 485 + " a.npy cannot b"
+
+
+def test_a_command_tells_no_place():
+    """Neither by the name of a setting nor by where its value leads."""
+    given = ["method=px64/dp_wavelet", "method.public.photos.root=photos", "seed=3", "force=true"]
+    assert told([*given, "+x.weights=../w.pt", "stage"]) == [
+        *("method=px64/dp_wavelet", "method.public.photos.root=...", "seed=3", "force=true"),
+        *("+x.weights=...", "stage"),
+    ]
