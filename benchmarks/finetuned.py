@@ -9,7 +9,6 @@ owner only, as the weights of non-private rows are covered by no epsilon.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,14 +18,14 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from benchmarks.weights import state_of
-from benchmarks.written import write
+from benchmarks.written import Provisional, write
 from wavedp.dp.errors import UserError
 
 PARTS = "public parts"
 """In the file's metadata: which parts the harness loads from public checkpoints."""
 
 
-class Finetuned:
+class Finetuned(Provisional):
     """Where the finetuned weights of one cell are.
 
     :meth:`write` puts them into a file of another name, and :meth:`keep` gives them their own when
@@ -38,8 +37,7 @@ class Finetuned:
     """
 
     def __init__(self, cache_dir: str | Path, cell: str) -> None:
-        self.file = Path(cache_dir) / "finetuned" / f"{cell}.safetensors"
-        self._partial = self.file.with_suffix(".partial")
+        super().__init__(Path(cache_dir) / "finetuned" / f"{cell}.safetensors")
 
     def write(self, generator: nn.Module, weights: Mapping[str, str]) -> str:
         """Write what is not in the public checkpoints as it is there.
@@ -62,9 +60,7 @@ class Finetuned:
         }
         content = save(changed, {PARTS: " ".join(weights)})
         try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            self.file.parent.chmod(0o700)
-            write(self._partial, content, for_owner=True)
+            write(self._begin(), content, for_owner=True)
         except OSError as error:
             raise UserError(
                 f"The finetuned weights {self._partial} cannot be written "
@@ -72,14 +68,6 @@ class Finetuned:
                 "do without them (keep_weights=false)."
             ) from error
         return hashlib.sha256(content).hexdigest()
-
-    def keep(self) -> None:
-        """Keep what :meth:`write` wrote, in the place of earlier weights."""
-        os.replace(self._partial, self.file)
-
-    def discard(self) -> None:
-        """Forget what :meth:`write` wrote and was not kept."""
-        self._partial.unlink(missing_ok=True)
 
     def open(self, digest: str) -> bytes | None:
         """The kept file, if it is the one of that SHA-256: cells of two suites may have one name,

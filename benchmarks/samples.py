@@ -9,7 +9,6 @@ and of the oracle are covered by no epsilon.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,14 +17,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.written import replacing
+from benchmarks.written import Provisional, replacing
 from wavedp.dp.errors import UserError
 
 STRIP = 16
 """Samples kept as a picture, one per shared prompt."""
 
 
-class Samples:
+class Samples(Provisional):
     """Where the samples of one cell are.
 
     :meth:`write` draws them into a file of another name; :meth:`show` makes the record's picture of
@@ -38,8 +37,7 @@ class Samples:
     """
 
     def __init__(self, cache_dir: str | Path, cell: str) -> None:
-        self.file = Path(cache_dir) / "samples" / f"{cell}.npy"
-        self._partial = self.file.with_suffix(".partial")
+        super().__init__(Path(cache_dir) / "samples" / f"{cell}.npy")
 
     def write(self, batches: Iterable[Tensor], count: int, resolution: int) -> np.ndarray:
         """Write batches as they come, so that they are in memory one at a time.
@@ -55,10 +53,8 @@ class Samples:
         """
         shape, written = (count, 3, resolution, resolution), 0
         try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            self.file.parent.chmod(0o700)
             # Plain writes raise where the disk is full; a memory map would kill the process.
-            with self._partial.open("wb") as file:
+            with self._begin().open("wb") as file:
                 form = {"descr": "|u1", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, form)
                 for images in batches:
@@ -79,14 +75,6 @@ class Samples:
     def show(self, strip: Path) -> None:
         """Make the record's picture of what :meth:`write` wrote."""
         save_strip(_mapped(self._partial), strip)
-
-    def keep(self) -> None:
-        """Keep what :meth:`write` wrote, in the place of earlier samples."""
-        os.replace(self._partial, self.file)
-
-    def discard(self) -> None:
-        """Forget what :meth:`write` wrote and was not kept."""
-        self._partial.unlink(missing_ok=True)
 
     def open(self, count: int, strip: Path) -> np.ndarray | None:
         """The kept samples, memory-mapped, if they are those of a record.

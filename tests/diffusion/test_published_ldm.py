@@ -150,7 +150,7 @@ def test_files_in_the_published_layout_are_loaded_and_finetuned(folder, tmp_path
     autoencoder = published_autoencoder(folder["autoencoder"], resolution=16)
     denoiser = denoiser_of(folder)
     text = BertTokens(folder["tokenizer"], slots=9)
-    training = DiffusionTraining(DDPM(), text, steps=2, guidance=3.0, lora_rank=0)
+    training = DiffusionTraining(process=DDPM(), text=text, steps=2, guidance=3.0, lora_rank=0)
     method = DPLDM(autoencoder, denoiser, training, published=True).eval()
     assert method.stages == {}
     before = {name: p.clone() for name, p in method.named_parameters()}
@@ -230,5 +230,5 @@ def test_a_denoiser_that_does_not_fit_the_latents_is_refused(folder):
         DPLDM(
             Pixels(16),
             denoiser_of(folder),
-            DiffusionTraining(DDPM(), BertTokens(folder["tokenizer"], 9)),
+            DiffusionTraining(process=DDPM(), text=BertTokens(folder["tokenizer"], 9)),
         )

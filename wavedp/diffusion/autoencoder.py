@@ -16,10 +16,8 @@ from torch import Tensor, nn
 
 from wavedp.dp.errors import UserError
 from wavedp.nn.fingerprint import fingerprint
-from wavedp.nn.images import to_float
 from wavedp.nn.raster import Raster
-
-PIXELS_AT_ONCE = 512 * 32**2
+from wavedp.wavelet.encoders import in_parts
 
 
 class Autoencoder(Protocol):
@@ -169,17 +167,9 @@ class LatentEncoder:
 
     @torch.no_grad()
     def __call__(self, columns: Mapping[str, Any]) -> dict[str, Tensor]:
-        images = torch.from_numpy(np.array(columns["images"]))
-        device = _device_of(self.autoencoder)
-        # As much memory at every size: 512 images of 32 px, 8 of 256 px.
-        batch = max(1, PIXELS_AT_ONCE // images[0, 0].numel())
-        parts = [
-            self.autoencoder.encode(to_float(part.to(device))).half().cpu()
-            for part in images.split(batch)
-        ]
-        return {"latents": torch.cat(parts)}
+        assert isinstance(self.autoencoder, nn.Module)
 
+        def encode(images: Tensor) -> Tensor:
+            return self.autoencoder.encode(images).half()
 
-def _device_of(autoencoder: Autoencoder) -> torch.device:
-    assert isinstance(autoencoder, nn.Module)
-    return next(autoencoder.parameters()).device
+        return {"latents": in_parts(columns["images"], self.autoencoder, encode)}

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from wavedp.data.schema import Records
-from wavedp.diffusion.autoencoder import PIXELS_AT_ONCE, Autoencoder, LatentEncoder
+from wavedp.diffusion.autoencoder import Autoencoder, LatentEncoder
 from wavedp.diffusion.denoiser import Denoiser
 from wavedp.diffusion.training import DiffusionTraining, ImageEncoder
 from wavedp.dp.errors import UserError
 from wavedp.dp.private import PrivateRecords
 from wavedp.dp.trainer import Trainer
 from wavedp.nn.images import to_float, to_uint8
+from wavedp.wavelet.encoders import PIXELS_AT_ONCE
 from wavedp.wavelet.training import check_prompts
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from wavedp.diffusion.autoencoder import KLAutoencoder
 from wavedp.diffusion.denoiser import Denoiser, Reader
 from wavedp.dp.errors import UserError
+from wavedp.nn.text.batched import first_longer, tokens_of
 
 MODEL = "CompVis/ldm-text2im-large-256"
 LATENT_SCALE = 0.18215
@@ -112,21 +113,13 @@ class BertTokens:
 
     def __call__(self, captions: Sequence[str]) -> Tensor:
         """Longer captions are cut, shorter ones padded."""
-        read = self._tokenizer(
-            list(captions),
-            max_length=self.slots,
-            padding="max_length",
-            truncation=True,
-            return_tensors="pt",
-        )
+        read = tokens_of(self._tokenizer, captions, self.slots)
         return torch.as_tensor(read.input_ids).int().unsqueeze(2)
 
     def too_long(self, captions: Sequence[str]) -> int | None:
         """See :class:`~wavedp.nn.text.TextEncoder`."""
-        for index, caption in enumerate(captions):
-            if len(self._tokenizer(caption).input_ids) > self.slots:
-                return index
-        return None
+        lengths = (len(self._tokenizer(caption).input_ids) for caption in captions)
+        return first_longer(lengths, self.slots)
 
 
 def _network(kind: Any, path: str, **settings: Any) -> Any:

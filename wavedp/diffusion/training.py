@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from wavedp.conditional import ConditionalTraining
 from wavedp.data.schema import Records
 from wavedp.diffusion.denoiser import ADAPTABLE, Denoiser
 from wavedp.diffusion.process import Process
 from wavedp.dp.clipping import Batch
-from wavedp.dp.errors import UserError
 from wavedp.dp.private import PrivateRecords
 from wavedp.dp.trainer import Trainer
 from wavedp.nn.images import to_float
-from wavedp.nn.lora import adapted
-from wavedp.nn.schedule import cosine
-from wavedp.nn.text import TextEncoder
-from wavedp.nn.text.choice import draw_captions, draw_text
+from wavedp.nn.text.choice import draw_text
 from wavedp.wavelet.encoders import CaptionEncoder
 
-CHUNK = 1000
-"""Public images encoded at once."""
 FIRST = 2000
 """Public images by which latents are brought to unit variance."""
 
@@ -39,8 +33,8 @@ class ImageEncoder(Protocol):
     def __call__(self, columns: Mapping[str, Any]) -> Mapping[str, Tensor]: ...
 
 
-@dataclass(frozen=True)
-class DiffusionTraining:
+@dataclass(frozen=True, kw_only=True)
+class DiffusionTraining(ConditionalTraining):
     """How a denoiser is trained and sampled.
 
     Noise multiplicity, K draws of noise level and noise per record and step, is
@@ -49,47 +43,15 @@ class DiffusionTraining:
 
     Attributes:
         process: the noise law and the solver.
-        text: the frozen text encoder.
-        captions: captions kept per record, a public constant.
-        pretraining_rate, finetuning_rate: AdamW learning rates.
-        condition_dropout: chance that a record trains without its caption.
-        guidance: w of classifier-free guidance, ``without + w (with - without)``.
         steps: of the solver.
-        batch: images drawn at once.
-        lora_rank: finetune adapters of this rank in every attention, and nothing else; 0 finetunes
-            the weights themselves.
-
-    Raises:
-        UserError: a setting is out of its range.
     """
 
     process: Process
-    text: TextEncoder
-    captions: int = 5
-    pretraining_rate: float = 1e-3
-    finetuning_rate: float = 1e-3
-    weight_decay: float = 1e-2
-    condition_dropout: float = 0.1
-    guidance: float = 1.0
     steps: int = 20
     batch: int = 250
-    lora_rank: int = 0
 
-    def __post_init__(self) -> None:
-        ranges = {
-            "captions": self.captions >= 1,
-            "condition_dropout": 0 <= self.condition_dropout <= 1,
-            "steps": self.steps >= 1,
-            "batch": self.batch >= 1,
-            "lora_rank": self.lora_rank >= 0,
-        }
-        for name, fits in ranges.items():
-            if not fits:
-                raise UserError(
-                    f"training.{name}={getattr(self, name)} is out of range: condition_dropout "
-                    "lies in [0, 1], lora_rank must not be negative, and captions, steps and "
-                    "batch are at least 1."
-                )
+    def _ranges(self) -> dict[str, tuple[bool, str]]:
+        return super()._ranges() | {"steps": (self.steps >= 1, "be at least 1")}
 
     def check(self) -> None:
         """Refuse settings of sampling that the solver cannot take.
@@ -102,21 +64,12 @@ class DiffusionTraining:
     def pretrain(
         self, denoiser: Denoiser, encode: ImageEncoder, public: Records, trainer: Trainer
     ) -> None:
-        """On public records, whose captions are encoded as they are drawn."""
+        """On public records, in latents brought to unit variance."""
         denoiser.belong_to(encode.key, self.text.key)
-        starts = trainer.progress(range(0, len(public), CHUNK), "encoding public images")
-        parts = [encode({"images": public.images[i : i + CHUNK]})["latents"] for i in starts]
-        columns = {"latents": torch.cat(parts), "record": torch.arange(len(public))}
+        columns = self.encoded(encode, public, trainer)
         denoiser.standardise(_floats(columns["latents"][:FIRST]))
-        given = self.loss(self.condition_dropout)
-
-        def loss(model: nn.Module, batch: Batch) -> Tensor:
-            drawn = draw_captions(public.captions, batch["record"], self.captions)
-            text = self.text(drawn).to(batch["latents"].device).unsqueeze(1)
-            return given(model, {"latents": batch["latents"], "text": text})
-
-        label = "pretraining the denoiser"
-        self._fit(denoiser.train(), loss, columns, trainer, self.pretraining_rate, label)
+        loss, label = self.loss(self.condition_dropout), "pretraining the denoiser"
+        self.fit_public(denoiser.train(), loss, columns, public, trainer, label)
         denoiser.eval()
 
     def finetune(
@@ -126,19 +79,11 @@ class DiffusionTraining:
         private: PrivateRecords,
         trainer: Trainer,
     ) -> None:
-        """DP-finetune what requires gradients; with ``lora_rank``, adapters alone."""
+        """DP-finetune what requires gradients, or adapters in every attention."""
         captions = CaptionEncoder(self.text, self.captions)
         records = private.map(encode, captions, progress=trainer.progress)
-        rank, label = self.lora_rank, "finetuning the denoiser"
-        with adapted(denoiser, ADAPTABLE, rank) if rank else nullcontext():
-            self._fit(
-                denoiser,
-                self.loss(self.condition_dropout),
-                records,
-                trainer,
-                self.finetuning_rate,
-                label,
-            )
+        loss, label = self.loss(self.condition_dropout), "finetuning the denoiser"
+        self.fit_private(denoiser, loss, records, trainer, ADAPTABLE, label)
 
     def loss(self, condition_dropout: float) -> Callable[[nn.Module, Batch], Tensor]:
         """Mean squared error of what the process asks for, per record ``[b]``.
@@ -156,21 +101,6 @@ class DiffusionTraining:
             return (answer - noised.target).square().mean((1, 2, 3))
 
         return loss
-
-    def _fit(
-        self,
-        denoiser: Denoiser,
-        loss: Callable[[nn.Module, Batch], Tensor],
-        records: PrivateRecords | Batch,
-        trainer: Trainer,
-        rate: float,
-        label: str,
-    ) -> None:
-        parameters = [p for p in denoiser.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            parameters, lr=rate, weight_decay=self.weight_decay, betas=(0.9, 0.99)
-        )
-        trainer.fit(denoiser, loss, records, optimizer, cosine(), label)
 
     @torch.no_grad()
     def sample(self, denoiser: Denoiser, captions: Sequence[str], seed: int) -> Iterator[Tensor]:

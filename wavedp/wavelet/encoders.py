@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wavedp.dp.errors import UserError
 from wavedp.nn.images import to_float
@@ -17,6 +17,20 @@ from wavedp.nn.tokenizer import Tokenizer
 from wavedp.wavelet.transform import low_band
 
 PIXELS_AT_ONCE = 512 * 32**2
+
+
+def in_parts(images: np.ndarray, network: nn.Module, encode: Callable[[Tensor], Tensor]) -> Tensor:
+    """What a public network makes of images, uint8 ``[b, 3, R, R]``, on the CPU.
+
+    Args:
+        network: where it is, the images are taken.
+        encode: of some of them, in [-1, 1].
+    """
+    device = next(network.parameters()).device
+    whole = torch.from_numpy(np.array(images))
+    # As much memory at every size: 512 images of 32 px, 8 of 256 px.
+    batch = max(1, PIXELS_AT_ONCE // whole[0, 0].numel())
+    return torch.cat([encode(to_float(part.to(device))).cpu() for part in whole.split(batch)])
 
 
 @dataclass(frozen=True)
@@ -38,15 +52,10 @@ class TokenEncoder:
 
     @torch.no_grad()
     def __call__(self, columns: Mapping[str, Any]) -> dict[str, Tensor]:
-        device = next(self.tokenizer.parameters()).device
-        images = torch.from_numpy(np.array(columns["images"]))
-        # As much memory at every size: 512 images of 32 px, 8 of 256 px.
-        batch = max(1, PIXELS_AT_ONCE // images[0, 0].numel())
-        parts = [
-            self.tokenizer.encode(to_float(part.to(device)), self.scales).short().cpu()
-            for part in images.split(batch)
-        ]
-        return {"tokens": torch.cat(parts)}
+        def encode(images: Tensor) -> Tensor:
+            return self.tokenizer.encode(images, self.scales).short()
+
+        return {"tokens": in_parts(columns["images"], self.tokenizer, encode)}
 
 
 @dataclass(frozen=True)

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wavedp.conditional import ConditionalTraining
 from wavedp.data.schema import Records
 from wavedp.dp.clipping import Batch
 from wavedp.dp.errors import UserError
 from wavedp.dp.private import PrivateRecords
 from wavedp.dp.trainer import Trainer
 from wavedp.nn.images import as_tensor, to_float
-from wavedp.nn.lora import adapted
 from wavedp.nn.prior import CodePrior
 from wavedp.nn.reconstruction import Judge, Reconstruction, pyramid_error
 from wavedp.nn.schedule import cosine
 from wavedp.nn.text import TextEncoder
-from wavedp.nn.text.choice import draw_captions, draw_text
+from wavedp.nn.text.choice import draw_text
 from wavedp.nn.tokenizer import Tokenizer
 from wavedp.wavelet.encoders import CaptionEncoder, TokenEncoder
-
-CHUNK = 1000
-"""Public images encoded at once."""
 
 
 @dataclass(frozen=True)
@@ -94,75 +90,33 @@ def next_token_loss(
 
 
 @dataclass(frozen=True)
-class PriorTraining:
+class PriorTraining(ConditionalTraining):
     """How a prior is trained and sampled.
 
     Attributes:
-        text: the frozen text encoder.
-        captions: captions kept per record, a public constant.
-        pretraining_rate, finetuning_rate: AdamW learning rates.
-        condition_dropout: chance that a record trains without its caption.
-        guidance, temperature, top_k, top_p: of sampling, see :meth:`CodePrior.sample`.
-        batch: images drawn at once.
-        lora_rank: finetune adapters of this rank in every block, and nothing else; 0 finetunes
-            the weights themselves.
+        temperature, top_k, top_p: of sampling, see :meth:`CodePrior.sample`.
     """
 
-    text: TextEncoder
-    captions: int = 5
     pretraining_rate: float = 2e-3
-    finetuning_rate: float = 1e-3
-    weight_decay: float = 1e-2
-    condition_dropout: float = 0.1
-    guidance: float = 1.0
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
-    batch: int = 500
-    lora_rank: int = 0
 
-    def __post_init__(self) -> None:
-        """Raises:
-        UserError: a setting of sampling is out of its range.
-        """
-        ranges = {
-            "temperature": self.temperature >= 0,
-            "top_k": self.top_k >= 0,
-            "top_p": 0 < self.top_p <= 1,
-            "condition_dropout": 0 <= self.condition_dropout <= 1,
-            "captions": self.captions >= 1,
-            "batch": self.batch >= 1,
-            "lora_rank": self.lora_rank >= 0,
+    def _ranges(self) -> dict[str, tuple[bool, str]]:
+        return super()._ranges() | {
+            "temperature": (self.temperature >= 0, "not be negative"),
+            "top_k": (self.top_k >= 0, "not be negative"),
+            "top_p": (0 < self.top_p <= 1, "lie in (0, 1]"),
         }
-        for name, fits in ranges.items():
-            if not fits:
-                raise UserError(
-                    f"training.{name}={getattr(self, name)} is out of range: temperature, top_k "
-                    "and lora_rank must not be negative, top_p lies in (0, 1], "
-                    "condition_dropout in [0, 1], captions and batch are at least 1."
-                )
 
     def pretrain(
         self, prior: CodePrior, tokenizer: Tokenizer, public: Records, trainer: Trainer
     ) -> None:
-        """All scales of the public records.
-
-        Their captions are encoded as they are drawn: encoded at once, those of a large corpus
-        would fit neither into memory nor onto most disks.
-        """
-        encode, _ = self._encoders(tokenizer, tokenizer.scales)
-        starts = trainer.progress(range(0, len(public), CHUNK), "encoding public images")
-        parts = [encode({"images": public.images[i : i + CHUNK]})["tokens"] for i in starts]
-        columns = {"tokens": torch.cat(parts), "record": torch.arange(len(public))}
+        """All scales of the public records."""
+        columns = self.encoded(self._encoders(tokenizer, tokenizer.scales)[0], public, trainer)
         prior.belong_to(tokenizer.key, self.text.key)
-        given = next_token_loss(self.condition_dropout, prior.without_text)
-
-        def loss(model: nn.Module, batch: Batch) -> Tensor:
-            drawn = draw_captions(public.captions, batch["record"], self.captions)
-            text = self.text(drawn).to(batch["tokens"].device).unsqueeze(1)
-            return given(model, {"tokens": batch["tokens"], "text": text})
-
-        self._fit(prior, loss, columns, trainer, self.pretraining_rate, "pretraining the prior")
+        loss = next_token_loss(self.condition_dropout, prior.without_text)
+        self.fit_public(prior, loss, columns, public, trainer, "pretraining the prior")
 
     def columns(self, tokenizer: Tokenizer, public: Records) -> dict[str, Tensor]:
         """A few public records as finetuning sees them: ``tokens`` of all scales, and ``text``."""
@@ -191,24 +145,8 @@ class PriorTraining:
         if freeze_codes:
             prior.freeze_codes()
         loss = next_token_loss(self.condition_dropout, prior.without_text)
-        rank = self.lora_rank
-        with adapted(prior, prior.adaptable, rank) if rank else nullcontext():
-            self._fit(prior, loss, tokens, trainer, self.finetuning_rate, "finetuning the prior")
-
-    def _fit(
-        self,
-        prior: CodePrior,
-        loss: Callable[[nn.Module, Batch], Tensor],
-        records: PrivateRecords | Batch,
-        trainer: Trainer,
-        rate: float,
-        label: str,
-    ) -> None:
-        parameters = [p for p in prior.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            parameters, lr=rate, weight_decay=self.weight_decay, betas=(0.9, 0.99)
-        )
-        trainer.fit(prior, loss, records, optimizer, cosine(), label)
+        label = "finetuning the prior"
+        self.fit_private(prior, loss, tokens, trainer, prior.adaptable, label)
 
     def _encoders(self, tokenizer: Tokenizer, scales: int) -> tuple[TokenEncoder, CaptionEncoder]:
         return TokenEncoder(tokenizer.eval(), scales), CaptionEncoder(self.text, self.captions)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,22 @@ from wavedp.nn.fingerprint import fingerprint
 def device_or_default(device: str | None) -> torch.device:
     """The device that is named, else a GPU where there is one."""
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def tokens_of(tokenizer: Any, captions: Sequence[str], slots: int) -> Any:
+    """What a tokenizer of transformers makes of captions, padded or cut to ``slots``."""
+    return tokenizer(
+        list(captions),
+        max_length=slots,
+        padding="max_length",
+        truncation=True,
+        return_tensors="pt",
+    )
+
+
+def first_longer(lengths: Iterable[int], slots: int) -> int | None:
+    """The index of the first length above ``slots``."""
+    return next((index for index, length in enumerate(lengths) if length > slots), None)
 
 
 class BatchedText(ABC):
@@ -53,5 +70,4 @@ class BatchedText(ABC):
 
     def too_long(self, captions: Sequence[str]) -> int | None:
         """See :class:`~wavedp.nn.text.TextEncoder`."""
-        lengths = enumerate(map(self.length, captions))
-        return next((index for index, length in lengths if length > self.slots), None)
+        return first_longer(map(self.length, captions), self.slots)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from wavedp.dp.errors import UserError
-from wavedp.nn.text.batched import BatchedText, device_or_default
+from wavedp.nn.text.batched import BatchedText, device_or_default, tokens_of
 
 
 class T5Text(BatchedText):
@@ -58,13 +58,7 @@ class T5Text(BatchedText):
 
     def hidden(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """See :class:`BatchedText`."""
-        read = self._tokenizer(
-            list(captions),
-            max_length=self.slots,
-            padding="max_length",
-            truncation=True,
-            return_tensors="pt",
-        ).to(self._device)
+        read = tokens_of(self._tokenizer, captions, self.slots).to(self._device)
         states = self._encoder(**read).last_hidden_state.float().cpu()
         return states, read.attention_mask.cpu().bool()
 
