@@ -39,6 +39,13 @@ def scores(method: str, row: str, epsilon: float | None = None) -> np.ndarray:
     return found
 
 
+def quoted(sentence: str) -> tuple[str, ...]:
+    """The numbers of a sentence in the README, which a pattern finds whatever its lines are."""
+    found = re.search(sentence, " ".join((ROOT / "README.md").read_text().split()))
+    assert found, "the sentence has changed: compare its numbers here"
+    return found.groups()
+
+
 def test_every_cell_of_the_suite_is_there_and_succeeded() -> None:
     table = pd.read_csv(RESULTS / "summary.csv")
     assert set(COLUMNS) <= set(table.columns)
@@ -111,18 +118,15 @@ def means(table: str, dataset: str, column: str) -> dict[str, float]:
 
 
 def test_the_readme_quotes_the_rows_with_trained_codes() -> None:
-    prose = " ".join((ROOT / "README.md").read_text().split())
-    found = re.search(
+    found = quoted(
         r"\(results/trained_codes\), one seed, rate (\S+)\) it scores "
         r"(\d+) and (\d+) on faces and (\d+) and (\d+) on scenes at ε = 1 and 10",
-        prose,
     )
-    assert found, "the sentence has changed: compare its numbers here"
-    rate, *quoted = map(float, found.groups())
+    rate, *numbers = map(float, found)
     table = (TRAINED_CODES / "table.md").read_text()
     faces, scenes = (means(table, dataset, "fd_toy") for dataset in ("Toyfaces", "Toyscenes"))
     scored = [part[row] for part in (faces, scenes) for row in ("ε = 1", "ε = 10")]
-    assert [f"{score:.0f}" for score in scored] == [f"{number:.0f}" for number in quoted]
+    assert [f"{score:.0f}" for score in scored] == [f"{number:.0f}" for number in numbers]
     records = committed(TRAINED_CODES)
     assert {record.seed for record in records} == {0}
     generators = [record.config["method"]["generator"] for record in records]
@@ -132,32 +136,26 @@ def test_the_readme_quotes_the_rows_with_trained_codes() -> None:
 
 def test_the_readme_quotes_the_ablation() -> None:
     """The mean over seeds of every number of scales, at both budgets."""
-    prose = " ".join((ROOT / "README.md").read_text().split())
-    found = re.search(
+    found = quoted(
         r"(\d+) and (\d+) with LL at a quarter of the side, (\d+) and (\d+) with LL at half, "
         r"(\d+) and (\d+) with all scales under DP at ε = 1 and 10",
-        prose,
     )
-    assert found, "the sentence has changed: compare its numbers here"
     table = pd.read_csv(ABLATION / "summary.csv")
     private = table[table["row"] == "private"]
     assert private.groupby(["method", "epsilon_target"])["seed"].nunique().eq(3).all()
     mean = private.groupby(["method", "epsilon_target"])["fd_toy"].mean()
     methods = ("dp_wavelet_quarter", "dp_wavelet", "dp_wavelet_all_scales")
     expected = [f"{mean[method, epsilon]:.0f}" for method in methods for epsilon in (1, 10)]
-    assert list(found.groups()) == expected
+    assert list(found) == expected
 
 
 def test_the_readme_quotes_the_oracles() -> None:
     table = pd.read_csv(ROOT / "results" / "oracles" / "toyfaces.csv")
-    prose = " ".join((ROOT / "README.md").read_text().split())
-    found = re.search(
+    found = quoted(
         r"upsampled, scores ([\d.]+), a raster VQ of all 192 codes ([\d.]+), the spectral "
         r"tokenizer of the same codes ([\d.]+), LL at a quarter ([\d.]+) "
         r"\(.*?real images ([\d.]+)\)",
-        prose,
     )
-    assert found, "the sentence has changed: compare its numbers here"
     rows = [
         ("detail network", "LL 16 px"),
         ("raster VQ", "192 codes"),
@@ -166,19 +164,16 @@ def test_the_readme_quotes_the_oracles() -> None:
     ]
     scores = table.set_index(["part", "given"])["oracle"]
     expected = [*(scores[row] for row in rows), table["floor"].dropna().iloc[0]]
-    assert [float(text) for text in found.groups()] == pytest.approx(expected, abs=0.051)
+    assert [float(text) for text in found] == pytest.approx(expected, abs=0.051)
 
 
 def test_the_readme_quotes_the_oracles_of_photographs() -> None:
     table = pd.read_csv(ROOT / "results" / "oracles" / "mmcelebahq64.csv")
-    prose = " ".join((ROOT / "README.md").read_text().split())
-    found = re.search(
+    found = quoted(
         r"raster VQ of 768 codes scores ([\d.]+), the spectral tokenizer ([\d.]+), and LL at half "
         r"the side enlarged by bicubic interpolation ([\d.]+) \(real images ([\d.]+)\).*?"
         r"scores ([\d.]+)\.",
-        prose,
     )
-    assert found, "the sentence has changed: compare its numbers here"
     scores = table.set_index(["part", "given"])["oracle"]
     expected = [
         scores["raster VQ", "768 codes"],
@@ -187,7 +182,7 @@ def test_the_readme_quotes_the_oracles_of_photographs() -> None:
         table["floor"].iloc[-1],
         scores["detail network", "LL 32 px"],
     ]
-    assert [float(text) for text in found.groups()] == pytest.approx(expected, abs=0.0051)
+    assert [float(text) for text in found] == pytest.approx(expected, abs=0.0051)
 
 
 def test_no_private_row_spent_more_than_its_target() -> None:
