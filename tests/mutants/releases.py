@@ -129,9 +129,10 @@ MUTANTS = [
         trap=31,
         what="codebooks move towards the private images that are encoded",
         file=ENCODING,
-        old="        parts = [\n            self.tokenizer.encode(",
-        new="        self.tokenizer.train()(to_float(images.to(device)))\n"
-        "        parts = [\n            self.tokenizer.encode(",
+        old='        return {"tokens": in_parts(',
+        new='        whole = torch.from_numpy(np.array(columns["images"]))\n'
+        "        self.tokenizer.train()(to_float(whole))\n"
+        '        return {"tokens": in_parts(',
         tests=(
             "tests/contract/test_methods.py::"
             "test_public_parts_that_are_not_finetuned_have_no_path_from_private_data[dp_wavelet]",
@@ -141,9 +142,9 @@ MUTANTS = [
         trap=32,
         what="images are centred by the mean of those they come with",
         file=ENCODING,
-        old="self.tokenizer.encode(to_float(part.to(device)), self.scales)",
-        new="self.tokenizer.encode(\n                to_float(part.to(device))"
-        " - to_float(part.to(device)).mean((0, 2, 3), keepdim=True),\n                self.scales)",
+        old="self.tokenizer.encode(images, self.scales)",
+        new="self.tokenizer.encode(\n                images - images.mean((0, 2, 3), keepdim=True),"
+        " self.scales)",
         tests=(f"{ENCODERS}test_a_record_is_encoded_as_if_there_were_no_other[dp_wavelet]",),
     ),
     Mutant(
