@@ -54,6 +54,25 @@ def test_latents_that_come_back_unchanged_are_decoded_as_the_tokens_of_the_image
     assert torch.equal(coder.decode(latents), coder.tokenizer.decode(tokens))
 
 
+def test_the_axes_of_the_codes_hold_what_the_decoder_can_tell_apart():
+    """Codes that lie in a plane: two channels decode as all four do, whatever lies across it."""
+    torch.manual_seed(0)
+    coder, images = autoencoder(), torch.rand(3, 3, 16, 16) * 2 - 1
+    plane = torch.linalg.qr(torch.randn(4, 2)).Q
+    with torch.no_grad():
+        coder.tokenizer.codebook.codebooks.copy_(coder.tokenizer.codebook.codebooks @ plane @ plane.T)
+    flat = VQAutoencoder(coder.tokenizer, channels=2).eval()
+    latents = flat.encode(images)
+    assert latents.shape == (3, 2, 8, 8)
+    assert torch.equal(flat.decode(latents), coder.decode(coder.encode(images)))
+
+
+@pytest.mark.parametrize("channels", [0, 5])
+def test_an_autoencoder_has_no_more_channels_than_a_code_has_numbers(channels):
+    with pytest.raises(UserError, match=f"autoencoder.channels={channels} must lie in 1..4"):
+        VQAutoencoder(autoencoder().tokenizer, channels=channels)
+
+
 def test_a_denoiser_sees_public_latents_of_mean_0_and_deviation_1():
     """And what it draws is brought back: a channel far from there does not change anything."""
     torch.manual_seed(0)

@@ -77,30 +77,57 @@ class VQAutoencoder(nn.Module):
     As the VQ-regularised autoencoders of latent diffusion (Rombach et al. 2022, section 3.1), which
     DP-LDM finetunes class-conditional models in.
 
+    Codes seldom fill the space that they lie in. Diffusion gets the directions in which they vary,
+    and not the others: there it would spend a narrow network on noise that quantising takes away.
+
     Args:
         tokenizer: public and frozen.
+        channels: c, the first principal axes of the codebooks; None takes the space as it is.
+
+    Raises:
+        UserError: codes have fewer numbers than ``channels``.
     """
 
     parts: tuple[str, ...] = ("tokenizer",)
 
-    def __init__(self, tokenizer: Raster) -> None:
+    def __init__(self, tokenizer: Raster, channels: int | None = None) -> None:
         super().__init__()
         self.tokenizer = tokenizer.requires_grad_(False)
         self.resolution, self.side = tokenizer.resolution, tokenizer.grid
-        self.channels = tokenizer.codebook.codebooks.shape[-1]
+        width = tokenizer.codebook.codebooks.shape[-1]
+        self.channels = width if channels is None else channels
+        if not 1 <= self.channels <= width:
+            raise UserError(
+                f"autoencoder.channels={channels} must lie in 1..{width}, the numbers of a code of "
+                "its tokenizer."
+            )
 
     @property
     def key(self) -> str:
         """See :class:`Autoencoder`."""
-        return f"VQAutoencoder 1 {self.tokenizer.key}"
+        return f"VQAutoencoder 2 {self.channels} {self.tokenizer.key}"
 
     def encode(self, images: Tensor) -> Tensor:
         """See :class:`Autoencoder`."""
-        return self.tokenizer.latents(images)
+        centre, axes = self._axes()
+        return torch.einsum("ndhw,dc->nchw", self.tokenizer.latents(images) - centre, axes)
 
     def decode(self, latents: Tensor) -> Tensor:
         """See :class:`Autoencoder`."""
-        return self.tokenizer.decode_latents(latents)
+        centre, axes = self._axes()
+        return self.tokenizer.decode_latents(
+            torch.einsum("nchw,dc->ndhw", latents, axes) + centre
+        )
+
+    def _axes(self) -> tuple[Tensor, Tensor]:
+        """The mean code ``[d, 1, 1]`` and orthonormal axes ``[d, c]`` from it."""
+        codebooks = self.tokenizer.codebook.codebooks.double()
+        mean = codebooks.mean(1, keepdim=True)
+        _, _, axes = torch.linalg.svd((codebooks - mean).flatten(0, 1), full_matrices=False)
+        # An axis has no sign of its own: another library would turn some round.
+        largest = axes.gather(1, axes.abs().argmax(1, keepdim=True))
+        axes = (axes * largest.sign())[: self.channels].mT
+        return mean.sum(0).mT.unsqueeze(2).float(), axes.float()
 
 
 class KLAutoencoder(nn.Module):
