@@ -40,7 +40,7 @@ checkpoints: $(VENV)/.ready  ## the public checkpoints and the yardstick again (
 	$(RUN) -m benchmarks.pretrain method=dp_wavelet_quarter stage=upsampler force=true
 	$(RUN) -m benchmarks.pretrain method=dp_llamagen force=true
 	$(RUN) -m benchmarks.pretrain method=dp_ldm force=true
-	$(RUN) -m benchmarks.pretrain method=px32/dp_pixel_diffusion force=true
+	$(RUN) -m benchmarks.pretrain method=dp_pixel_diffusion force=true
 
 throughput: export KINETO_LOG_LEVEL = 99
 throughput: $(VENV)/.ready  ## speed of the core, of data, metrics and the wavelet, as ratios to the same without us

@@ -9,6 +9,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from wavedp.diffusion.process import DDPM, EDM
 
 MEAN, DEVIATION = 0.3, 0.5
+KINDS = ["epsilon", "v_prediction", "sample"]
 
 
 def gaussian(rows):
@@ -24,7 +25,7 @@ def best_answer_ddpm(process, x, time):
     if process.prediction_type == "epsilon":
         return noise
     clean = (x - sigma * noise) / alpha
-    return alpha * noise - sigma * clean
+    return clean if process.prediction_type == "sample" else alpha * noise - sigma * clean
 
 
 def best_answer_edm(process, inputs, time):
@@ -48,7 +49,7 @@ def solved(process, best, steps, rows=400):
 
 
 @pytest.mark.parametrize("solver", [DDIMScheduler, DPMSolverMultistepScheduler])
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_ddpm_with_the_best_denoiser_draws_the_gaussian(solver, kind):
     drawn = solved(DDPM(prediction_type=kind, solver_type=solver), best_answer_ddpm, 50)
     assert drawn.mean().item() == pytest.approx(MEAN, abs=0.05)
@@ -61,7 +62,7 @@ def test_edm_with_the_best_denoiser_draws_the_gaussian():
     assert drawn.std().item() == pytest.approx(DEVIATION, abs=0.05)
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_target_of_ddpm_is_what_its_solver_asks_for(kind):
     """A best answer is orthogonal to what is left over."""
     torch.manual_seed(0)
@@ -74,6 +75,24 @@ def test_the_target_of_ddpm_is_what_its_solver_asks_for(kind):
         ]
     )
     assert ((noised.target - answers) * answers).mean().abs() < 0.01
+
+
+def test_an_error_of_the_clean_image_weighs_what_it_makes_of_v():
+    """But for levels of little noise, where that would grow without bound."""
+    torch.manual_seed(0)
+    process, wrong = DDPM(prediction_type="sample"), 0.1
+    noised = process.noised(gaussian(500))
+    share = process._shares[noised.times].view(-1, 1, 1, 1)
+    alpha, sigma = share.sqrt(), (1 - share).sqrt()
+
+    def v(clean):
+        return alpha * (noised.inputs - alpha * clean) / sigma - sigma * clean
+
+    far = (v(noised.target + wrong) - v(noised.target)).square().mean((1, 2, 3))
+    noisy = sigma.flatten() ** 2 > 0.05
+    assert 300 < noisy.sum() < 500
+    torch.testing.assert_close((noised.weight * wrong**2)[noisy], far[noisy])
+    assert (noised.weight[~noisy] == 20).all()
 
 
 def test_the_target_of_edm_takes_the_noisy_image_to_the_clean_one():

@@ -21,17 +21,23 @@ from torch import Tensor
 from wavedp.dp.errors import UserError
 
 
+LEAST = 0.05
+"""Variance of noise below which a clean image as the target is given no greater weight."""
+
+
 @dataclass(frozen=True)
 class Noised:
     """Attributes:
     inputs: what the network sees, ``[b, c, h, w]``.
     times: which noise level that is, ``[b]``.
-    target: what it should answer, ``[b, c, h, w]``, of about unit variance.
+    target: what it should answer, ``[b, c, h, w]``.
+    weight: of the squared error of each, ``[b]``.
     """
 
     inputs: Tensor
     times: Tensor
     target: Tensor
+    weight: Tensor
 
 
 class Process(Protocol):
@@ -51,7 +57,10 @@ class DDPM:
     Attributes:
         beta_start, beta_end, beta_schedule: of the noise levels, in the names of diffusers.
         levels: how many.
-        prediction_type: "epsilon", the noise, or "v_prediction" (Salimans and Ho 2022).
+        prediction_type: "epsilon", the noise; "v_prediction" (Salimans and Ho 2022); or "sample",
+            the clean image, with the weights that the error of v would have. A narrow network over
+            large patches cannot hand on the noise of a patch, as the first two ask of it (Li and He
+            2025, arXiv 2511.13720).
         solver_type: the class of diffusers that samples, such as DDIMScheduler.
 
     Raises:
@@ -66,9 +75,10 @@ class DDPM:
     solver_type: type = DPMSolverMultistepScheduler
 
     def __post_init__(self) -> None:
-        if self.prediction_type not in ("epsilon", "v_prediction"):
+        if self.prediction_type not in ("epsilon", "v_prediction", "sample"):
             raise UserError(
-                f"process.prediction_type={self.prediction_type!r} must be epsilon or v_prediction."
+                f"process.prediction_type={self.prediction_type!r} must be epsilon, v_prediction "
+                "or sample."
             )
 
     def noised(self, clean: Tensor) -> Noised:
@@ -76,8 +86,14 @@ class DDPM:
         times = torch.randint(self.levels, (len(clean),), device=clean.device)
         share = self._shares.to(clean.device)[times].view(-1, *[1] * (clean.dim() - 1))
         alpha, sigma, noise = share.sqrt(), (1 - share).sqrt(), torch.randn_like(clean)
-        target = noise if self.prediction_type == "epsilon" else alpha * noise - sigma * clean
-        return Noised(alpha * clean + sigma * noise, times, target)
+        inputs, weight = alpha * clean + sigma * noise, torch.ones_like(sigma)
+        if self.prediction_type == "epsilon":
+            target = noise
+        elif self.prediction_type == "v_prediction":
+            target = alpha * noise - sigma * clean
+        else:
+            target, weight = clean, 1 / sigma.square().clamp(min=LEAST)
+        return Noised(inputs, times, target, weight.flatten())
 
     def solver(self, steps: int) -> Any:
         """See :class:`Process`.
@@ -130,14 +146,15 @@ class EDM:
     most: float = 80.0
 
     def noised(self, clean: Tensor) -> Noised:
-        """See :class:`Process`. The target is F of equation 7, weighted alike at all levels."""
+        """See :class:`Process`. The target is F of equation 7, of unit variance."""
         law = torch.randn(len(clean), device=clean.device)
         levels = (self.log_mean + self.log_deviation * law).exp()
         sigma = levels.view(-1, *[1] * (clean.dim() - 1))
         noisy = clean + sigma * torch.randn_like(clean)
         total = sigma.square() + self.deviation**2
         skip, out = self.deviation**2 / total, sigma * self.deviation / total.sqrt()
-        return Noised(noisy / total.sqrt(), levels.log() / 4, (clean - skip * noisy) / out)
+        target = (clean - skip * noisy) / out
+        return Noised(noisy / total.sqrt(), levels.log() / 4, target, torch.ones_like(levels))
 
     def solver(self, steps: int) -> Any:
         """See :class:`Process`."""

@@ -98,7 +98,7 @@ class DiffusionTraining(ConditionalTraining):
             clean = (_floats(batch["latents"]) - model.shift) / model.scale
             noised = self.process.noised(clean)
             answer = model(noised.inputs, noised.times, text).float()
-            return (answer - noised.target).square().mean((1, 2, 3))
+            return noised.weight * (answer - noised.target).square().mean((1, 2, 3))
 
         return loss
 
