@@ -16,7 +16,7 @@ from statistics import median, quantiles
 
 import torch
 
-from benchmarks.throughput.meter import now
+from benchmarks.throughput.meter import PeakMemory, now
 
 WARM_UP = 2
 """Runs of each side before the clock starts: TorchScript optimises a program in the second."""
@@ -30,11 +30,13 @@ class Sides:
         harness: as the harness does it.
         bare: the least that could be done instead; None where only the time itself is asked for.
         note: what must be said beside the figure.
+        peak: whether the memory of the first is asked for.
     """
 
     harness: Callable[[], object]
     bare: Callable[[], object] | None = None
     note: str = ""
+    peak: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class Comparison:
 class Compared:
     """Seconds of a turn, their ratio (harness over bare) and its quartiles.
 
-    All but ``seconds`` are None without a bare side.
+    All of these but ``seconds`` are None without a bare side. ``peak``: most bytes of tensors alive
+    at once, beyond those before, of the harness; None where it was not asked for.
     """
 
     seconds: float
@@ -71,6 +74,7 @@ class Compared:
     low: float | None
     high: float | None
     note: str
+    peak: int | None = None
 
 
 def compare(comparison: Comparison, folder: Path, device: str) -> Compared:
@@ -84,13 +88,14 @@ def compare(comparison: Comparison, folder: Path, device: str) -> Compared:
     for _ in range(WARM_UP):
         for work in works:
             work()
+    peak = _peak(sides.harness, device) if sides.peak else None
     turns = [[_seconds(work, device) for work in works] for _ in range(comparison.turns)]
     own, *others = (median(column) for column in zip(*turns, strict=True))
     if not others:
-        return Compared(own, None, None, None, None, sides.note)
+        return Compared(own, None, None, None, None, sides.note, peak)
     ratios = [harness / bare for harness, bare in turns]
     low, _, high = quantiles(ratios, n=4, method="inclusive")
-    return Compared(own, others[0], median(ratios), low, high, sides.note)
+    return Compared(own, others[0], median(ratios), low, high, sides.note, peak)
 
 
 def on_cpu(limit: float) -> float | None:
@@ -107,3 +112,11 @@ def _seconds(work: Callable[[], object], device: str) -> float:
     start = clock(device)
     work()
     return clock(device) - start
+
+
+def _peak(work: Callable[[], object], device: str) -> int:
+    memory = PeakMemory(device)
+    memory.start()
+    work()
+    memory.stop()
+    return memory.bytes

@@ -30,6 +30,7 @@ COLUMNS = (
     "at_most",
     "time_low",
     "time_high",
+    "peak_mb",
     "turns",
     "clock",
     "note",
@@ -55,12 +56,16 @@ class Sheet:
         path = folder / f"{self.name}-{machine.hardware}.csv"
         return Table(path, machine, KEY, COLUMNS, rows, fresh)
 
-    def main(self, description: str) -> int:
-        """Measure what is missing from this machine's table; 1 if a row is slower than it may."""
+    def main(self, description: str, arguments: Sequence[str] | None = None) -> int:
+        """Measure what is missing from this machine's table; 1 if a row is slower than it may.
+
+        Args:
+            arguments: of the command line; None takes those of this process.
+        """
         parser = argparse.ArgumentParser(description=description)
         parser.add_argument("--fresh", action="store_true", help="measure every row again")
         parser.add_argument("--folder", type=Path, default=RESULTS)
-        options = parser.parse_args()
+        options = parser.parse_args(arguments)
         device = device_here()
         table = self.open(device, options.folder, options.fresh)
         for comparison in self.planned():
@@ -91,6 +96,7 @@ def row_of(comparison: Comparison, device: str, found: Compared | str) -> Row:
             "time_ratio": _figure(found.ratio),
             "time_low": _figure(found.low),
             "time_high": _figure(found.high),
+            "peak_mb": "" if found.peak is None else f"{found.peak / 2**20:.4g}",
             "note": found.note,
             "status": MEASURED,
         }

@@ -13,7 +13,16 @@ import pytest
 import torch
 
 from benchmarks.throughput import comparison as module
-from benchmarks.throughput import data, distances, networks, photographs, priors, sheet, wavelet
+from benchmarks.throughput import (
+    data,
+    distances,
+    methods,
+    networks,
+    photographs,
+    priors,
+    sheet,
+    wavelet,
+)
 from benchmarks.throughput.comparison import Compared, Comparison, Sides, compare
 from wavedp.data import cache as caches
 from wavedp.dp.errors import UserError
@@ -97,12 +106,40 @@ def test_the_table_has_every_row_with_a_figure_or_a_reason(
         assert clock.log != ""
 
 
-@pytest.mark.parametrize("table", [data.SHEET, wavelet.SHEET])
+@pytest.mark.parametrize("table", [data.SHEET, wavelet.SHEET, methods.SHEET])
 def test_every_row_has_a_name_of_its_own(table: sheet.Sheet) -> None:
     rows = table.planned()
     keys = {(row.work, row.case, row.samples) for row in rows}
     assert len(keys) == len(rows)
     assert all(row.turns >= 5 for row in rows)
+
+
+def test_a_method_stands_beside_dp_wavelet(tmp_path: Path) -> None:
+    """One that trains by gradients sees as many records as it; one that asks queries asks all."""
+    size = replace(methods.sizes()[0], records=8, batch=4, steps=2, drawn=2)
+    made = methods.sides(size, "dp_vae", (), methods.Work.finetune, tmp_path / "vae")
+    assert made.peak
+    assert made.bare is not None
+    made.harness()
+    made.bare()
+    made.bare()
+    asked = methods.sides(size, "dp_merf", (), methods.Work.finetune, tmp_path / "merf")
+    asked.harness()
+    ledgers = {path.name: path.read_text() for path in tmp_path.rglob("dp_*-*") if path.is_file()}
+    kinds = {name: text.count('"noise_multiplier"') for name, text in ledgers.items()}
+    assert kinds == {"dp_vae-0": 2, "dp_wavelet-0": 2, "dp_wavelet-1": 2, "dp_merf-0": 1}
+    drawn = methods.sides(size, methods.BASE, (), methods.Work.sample, tmp_path)
+    drawn.harness()
+    assert (drawn.bare, drawn.peak) == (None, False)
+
+
+def test_a_size_has_the_methods_of_its_folder_dp_wavelet_first() -> None:
+    embedded, photographs64, paper = methods.sizes()
+    for size in (embedded, photographs64, paper):
+        assert size.all()[0] == methods.BASE
+    assert set(photographs64.all()) > {"dp_ldm", "dp_llamagen", "dp_pixel_diffusion"}
+    with pytest.raises(UserError, match="no GPU here"):
+        methods.sides(paper, methods.BASE, (), methods.Work.sample, Path())
 
 
 def test_every_network_is_compared_with_the_bare_one() -> None:
