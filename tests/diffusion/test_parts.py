@@ -226,7 +226,7 @@ def test_pixels_are_the_images():
     assert torch.equal(Pixels(8).decode(Pixels(8).encode(images)), images)
 
 
-@pytest.mark.parametrize("method", ["dp_ldm"])
+@pytest.mark.parametrize("method", ["dp_ldm", "dp_pixel_diffusion"])
 def test_what_public_weights_draw_is_as_large_as_what_they_were_trained_on(method):
     """A denoiser that is wrong at high noise levels draws too much contrast, or too little."""
     generator = make_generator(cells([f"method={method}", "dataset=toyfaces"])[0])
