@@ -37,7 +37,7 @@ class Match:
 
     @property
     def title(self) -> str:
-        """``DP wavelet, ε = 1 (a)``."""
+        """``DP-Wavelet, ε = 1 (a)``."""
         return f"{label(self.key.method)}, {self.row_title}"
 
     @property

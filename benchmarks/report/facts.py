@@ -12,6 +12,10 @@ from benchmarks.report.frame import LineKey, metric_names
 from benchmarks.report.marks import NOT_PRIVATE, Reading, reading, shown_name
 
 ARROWS = {"lower": "↓", "higher": "↑", "zero": "→0"}
+SPELLINGS = {
+    name.lower(): name for name in ("Wavelet", "LDM", "LoRA", "LlamaGen", "MERF", "VAE")
+}
+"""As the papers write them; after DP, with a hyphen."""
 REPRODUCIBLE = "‡"
 INCOMPLETE = "*"
 FEWER = "§"
@@ -91,10 +95,11 @@ def datasets(records: Iterable[Record]) -> list[str]:
 def label(name: str) -> str:
     """A configured name for the eye: ``dp_full_finetune`` becomes ``DP full finetune``.
 
-    Words without a vowel are taken for initials and set in capitals.
+    Words without a vowel are taken for initials and set in capitals; ``dp_lora`` is DP-LoRA.
     """
     words = [w.upper() if not re.search("[aeiouy]", w) else w for w in name.split("_") if w]
-    text = " ".join(words)
+    text = " ".join(SPELLINGS.get(word.lower(), word) for word in words)
+    text = re.sub(rf"\bDP (?=(?:{'|'.join(SPELLINGS.values())})\b)", "DP-", text)
     return clean(text[:1].upper() + text[1:])
 
 

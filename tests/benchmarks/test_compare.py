@@ -203,7 +203,7 @@ def test_another_setup_is_compared_and_named() -> None:
     before = configured(line([20.0, 21.0, 22.0]))
     after = configured(line([30.0, 31.1, 32.0]), method={"finetuning": {"steps": 3}})
     found = changes(before, after)
-    assert {row.match.title for row in found.rows} == {"DP wavelet, ε = 1 (a → b)"}
+    assert {row.match.title for row in found.rows} == {"DP-Wavelet, ε = 1 (a → b)"}
     assert found.worse
     assert "method.finetuning.steps (a: 9, b: 3)" in said(found)
     assert "the two sides differ in setup" in said(found)
@@ -218,10 +218,10 @@ def test_the_same_setup_is_found_among_others() -> None:
     )
     found = changes(first, [*first, *second])
     assert [match.suffix for match in found.matches] == [" (a)", " (b)"]
-    assert "Only after, seeds 0 and 1: DP wavelet, ε = 1 (b)." in said(found)
+    assert "Only after, seeds 0 and 1: DP-Wavelet, ε = 1 (b)." in said(found)
     found = changes(first, [*second, *third])
     assert not found.rows
-    assert "Only before, seeds 0 and 1: DP wavelet, ε = 1 (a)." in said(found)
+    assert "Only before, seeds 0 and 1: DP-Wavelet, ε = 1 (a)." in said(found)
 
 
 Change = Callable[[Record], Record]
@@ -267,20 +267,20 @@ def test_missing_cells_and_scores_are_said() -> None:
     ]
     after = [r.model_copy(update={"not_computed": {"fd_toy": absent}}) for r in after]
     text = said(changes(before, [*after, record("c")]))
-    assert "Only before, seed 2: DP wavelet, ε = 1." in text
-    assert "Only before, seed 0: B, ε = 1; DP wavelet, oracle†." in text
+    assert "Only before, seed 2: DP-Wavelet, ε = 1." in text
+    assert "Only before, seed 0: B, ε = 1; DP-Wavelet, oracle†." in text
     assert "Only after, seed 0: C, ε = 1." in text
-    assert "fd_toy† has scores before only: DP wavelet, ε = 1." in text
+    assert "fd_toy† has scores before only: DP-Wavelet, ε = 1." in text
 
 
 def test_a_cell_that_fails_now_is_worse_and_one_that_failed_already_is_not() -> None:
     good, bad = line([20.0, 21.0]), [record(seed=0, reason=EVIL), record(fd=21.0, seed=1)]
     found = changes(good, bad)
     assert found.worse
-    assert "Succeeded before and fail now: DP wavelet, ε = 1, seed 0." in said(found)
+    assert "Succeeded before and fail now: DP-Wavelet, ε = 1, seed 0." in said(found)
     assert "1 that fail now" in verdict(found)
     assert not changes(bad, bad).worse
-    assert "Failed before: DP wavelet, ε = 1, seed 0." in said(changes(bad, good))
+    assert "Failed before: DP-Wavelet, ε = 1, seed 0." in said(changes(bad, good))
     assert not changes(bad, good).worse
 
 

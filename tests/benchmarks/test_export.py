@@ -249,7 +249,7 @@ def test_the_numbers_of_the_card_are_those_of_the_record(folder: Path, made: Run
 
 def test_the_card_says_what_is_not_covered(folder: Path) -> None:
     text = " ".join((folder / "README.md").read_text().split())
-    assert text.startswith("# DP wavelet, finetuned on toyfaces, ε = ")
+    assert text.startswith("# DP-Wavelet, finetuned on toyfaces, ε = ")
     for words in (
         "Hyper-parameters",
         "Other releases from the same records: their ε compose",

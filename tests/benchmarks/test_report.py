@@ -133,7 +133,7 @@ def test_markdown_bolds_the_best_and_shows_failures() -> None:
     text = markdown(grid_of_records())
     wavelet, finetune = (
         next(line for line in text.split("### Toy shapes")[1].splitlines() if line.startswith(s))
-        for s in ("| DP wavelet | ε = 1 |", "| DP full finetune | ε = 1 |")
+        for s in ("| DP-Wavelet | ε = 1 |", "| DP full finetune | ε = 1 |")
     )
     assert "**25.5 ± 6.4**" in wavelet
     assert "**" not in finetune
@@ -190,7 +190,7 @@ def test_footer_says_what_the_numbers_are_and_are_not() -> None:
 def test_headlines_name_the_winner_and_how_sure_it_is() -> None:
     close = headlines(grid_of_records())
     assert any(
-        "Toy shapes, ε = 1: DP wavelet has the best mean fd_toy" in sentence
+        "Toy shapes, ε = 1: DP-Wavelet has the best mean fd_toy" in sentence
         and sentence.endswith("the intervals overlap.")
         for sentence in close
     )

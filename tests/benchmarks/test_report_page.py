@@ -130,7 +130,12 @@ def test_the_command_regenerates_a_suite(
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("dp_full_finetune", "DP full finetune"), ("private_evolution", "Private evolution")],
+    [
+        ("dp_full_finetune", "DP full finetune"),
+        ("private_evolution", "Private evolution"),
+        ("dp_lora", "DP-LoRA"),
+        ("dp_wavelet_quarter", "DP-Wavelet quarter"),
+    ],
 )
 def test_labels_come_from_names_alone(name: str, text: str) -> None:
     assert label(name) == text

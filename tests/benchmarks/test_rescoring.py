@@ -403,7 +403,7 @@ def test_a_table_of_different_sample_counts_says_which_rows_have_which() -> None
     sentence = next(text for text in footer(mixed) if "number of samples" in text)
     assert "fd_toy" in sentence
     assert (
-        "on 11 samples: DP wavelet (oracle†); on 1,200 samples: DP wavelet (ε = 1) and" in sentence
+        "on 11 samples: DP-Wavelet (oracle†); on 1,200 samples: DP-Wavelet (ε = 1) and" in sentence
     )
     assert not [text for text in footer([of(11), of(11)]) if "number of samples" in text]
     other = of(11, dataset="toy_faces")

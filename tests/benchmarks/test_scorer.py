@@ -229,7 +229,7 @@ def test_overlap_stands_beside_epsilon_where_it_is_recorded() -> None:
     assert "overlap" not in markdown(old)
     part = old[0].provenance.model_copy(update={"overlap": "unknown"})
     new = [old[0].model_copy(update={"provenance": part})]
-    assert "| DP wavelet | ε = 1 | unknown |" in markdown(new)
+    assert "| DP-Wavelet | ε = 1 | unknown |" in markdown(new)
     assert "nobody looked" in " ".join(footer(new))
 
 
