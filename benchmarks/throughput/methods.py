@@ -108,9 +108,10 @@ class Work:
     def __init__(self, size: Size, method: str, overrides: Sequence[str], folder: Path) -> None:
         if size.gpu and device_here() == "cpu":
             raise UserError("no GPU here")
-        config = compose([f"method={size.folder}{method}"]).method
-        if config.get("published"):
-            config = compose([f"method={size.folder}{method}", *overrides]).method
+        composed = compose([f"method={size.folder}{method}"])
+        if composed.method.get("published"):
+            composed = compose([f"method={size.folder}{method}", *overrides])
+        config = composed.method
         torch.manual_seed(0)
         self._size, self._settings = size, config.finetuning
         self._device = pick_device("auto")
@@ -119,7 +120,8 @@ class Work:
         self._captions = [captions[0] for captions in given.captions]
         self._columns = {"images": given.images, "captions": given.captions}
         self._ledgers = (folder / f"{method}-{number}" for number in count())
-        queries = "engine" not in config.finetuning  # each of all records
+        # Such methods ask queries of all records.
+        queries = config.finetuning.expected_batch == composed.dataset.private_records
         self._plan = DPPlan.calibrate(
             epsilon=10,
             delta=1e-5,
