@@ -54,8 +54,9 @@ def entries(group: str) -> Iterator[tuple[str, str]]:
         yield path.relative_to(folder).with_suffix("").as_posix(), first_sentence(path)
     if group == "method":
         for method in installed():
-            path = method.folder and method.folder / "method" / f"{method.name}.yaml"
-            text = first_sentence(path) if path else "its config is missing"
+            text = "its config is missing"
+            if method.folder:
+                text = first_sentence(method.folder / "method" / f"{method.name}.yaml")
             yield method.name, f"{text} (of the package {method.package} {method.version})"
 
 

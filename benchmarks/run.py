@@ -3,7 +3,8 @@
 Everything that can be wrong is checked before the first cell starts. A cell that fails is
 recorded as failed and the others go on; a cell that is already recorded is not run again, and gains
 the metrics that it lacks from its kept samples. Run again by ``force=true``, a cell that fails
-leaves its good record, samples and picture as they are.
+leaves its good record, samples and picture as they are. Several processes may run one grid into one
+results folder: each cell is run by one of them.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from benchmarks.cell import (
     samples_of,
     start_anew,
 )
+from benchmarks.claims import Claim
 from benchmarks.config import Cell, cells, make
 from benchmarks.console import console, run_command, track
 from benchmarks.evaluation import Evaluation, make_evaluation
@@ -46,6 +48,9 @@ from benchmarks.scorer import Scorer, check_metrics
 from benchmarks.written import write
 from wavedp.data.schema import Dataset
 from wavedp.dp.errors import UserError
+
+PAUSE = 2.0
+"""Seconds between two looks at what other processes run."""
 
 
 def main(overrides: list[str]) -> int:
@@ -169,24 +174,50 @@ def _run_dataset(
 
 
 def _run_cells(todo: list[Cell], dataset: Dataset, scorer: Scorer, folder: Path) -> int:
-    """Run cells one after the other; returns how many failed."""
-    failures = 0
-    for number, cell in enumerate(todo, 1):
-        start = time.perf_counter()
-        try:
-            if cell.config.force:
-                start_anew(cell, folder)
-            record = run_cell(cell, dataset, scorer, folder)
-            _keep(cell, record, folder)
-            outcome = score_line(record)
-        except Exception as error:  # a failed cell must not take the grid with it
-            outcome = _failed(cell, failed_record(cell, dataset, error, folder), folder)
-            failures += 1
-        seconds = time.perf_counter() - start
-        console.print(
-            f"[{number}/{len(todo)}] {cell.label}: {outcome} ({seconds:.0f} s)", soft_wrap=True
-        )
+    """Run cells one after the other, but for those that another process runs.
+
+    For these it waits, so that the report has them, and takes over what a process left that died.
+
+    Returns:
+        How many failed, wherever they ran.
+    """
+    failures, told = 0, False
+    left = [(n, cell, Claim(folder, identity_of(cell))) for n, cell in enumerate(todo, 1)]
+    while left:
+        elsewhere = []
+        for number, cell, claim in left:
+            with claim.taken() as mine:
+                if not mine:
+                    elsewhere.append((number, cell, claim))
+                elif record := claim.settled() or finished(cell, folder):
+                    failures += record.status != "ok"
+                else:
+                    place = f"[{number}/{len(todo)}]"
+                    failures += not _run_one(cell, place, dataset, scorer, folder)
+        if elsewhere and len(elsewhere) == len(left):
+            if not told:
+                console.print(f"waiting for {len(elsewhere)} cells that other processes run")
+            told = True
+            time.sleep(PAUSE)
+        left = elsewhere
     return failures
+
+
+def _run_one(cell: Cell, place: str, dataset: Dataset, scorer: Scorer, folder: Path) -> bool:
+    """Run a cell and keep what comes of it; False if it failed."""
+    start = time.perf_counter()
+    try:
+        if cell.config.force:
+            start_anew(cell, folder)
+        record = run_cell(cell, dataset, scorer, folder)
+        _keep(cell, record, folder)
+        failed, outcome = False, score_line(record)
+    except Exception as error:  # a failed cell must not take the grid with it
+        failed = True
+        outcome = _failed(cell, failed_record(cell, dataset, error, folder), folder)
+    seconds = time.perf_counter() - start
+    console.print(f"{place} {cell.label}: {outcome} ({seconds:.0f} s)", soft_wrap=True)
+    return not failed
 
 
 def _keep(cell: Cell, record: Record, folder: Path) -> None:

@@ -60,7 +60,9 @@ def test_the_axes_of_the_codes_hold_what_the_decoder_can_tell_apart():
     coder, images = autoencoder(), torch.rand(3, 3, 16, 16) * 2 - 1
     plane = torch.linalg.qr(torch.randn(4, 2)).Q
     with torch.no_grad():
-        coder.tokenizer.codebook.codebooks.copy_(coder.tokenizer.codebook.codebooks @ plane @ plane.T)
+        coder.tokenizer.codebook.codebooks.copy_(
+            coder.tokenizer.codebook.codebooks @ plane @ plane.T
+        )
     flat = VQAutoencoder(coder.tokenizer, channels=2).eval()
     latents = flat.encode(images)
     assert latents.shape == (3, 2, 8, 8)

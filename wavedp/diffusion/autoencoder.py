@@ -115,9 +115,7 @@ class VQAutoencoder(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """See :class:`Autoencoder`."""
         centre, axes = self._axes()
-        return self.tokenizer.decode_latents(
-            torch.einsum("nchw,dc->ndhw", latents, axes) + centre
-        )
+        return self.tokenizer.decode_latents(torch.einsum("nchw,dc->ndhw", latents, axes) + centre)
 
     def _axes(self) -> tuple[Tensor, Tensor]:
         """The mean code ``[d, 1, 1]`` and orthonormal axes ``[d, c]`` from it."""

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from wavedp.dp.errors import UserError
 
-
 LEAST = 0.05
 """Variance of noise below which a clean image as the target is given no greater weight."""
 
