@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import wavedp
-from benchmarks import hardware
+from benchmarks import hardware, stopping
 from benchmarks.batches import Batches
 from benchmarks.config import Cell, make, plain
 from benchmarks.console import track, track_images
@@ -289,7 +289,7 @@ def ledger_of(folder: Path, name: str) -> Path:
 def checkpoints_of(cell: Cell, name: str) -> Checkpoints:
     """Where an interrupted cell goes on from; to be removed when its record is saved."""
     folder = Path(cell.config.cache_dir) / "checkpoints" / name
-    return Checkpoints(folder, cell.config.hardware.checkpoint_every)
+    return Checkpoints(folder, cell.config.hardware.checkpoint_every, wanted=stopping.asked)
 
 
 def samples_of(cell: Cell, name: str) -> Samples:

@@ -19,6 +19,7 @@ from rich.progress import (
 )
 from torch import Tensor
 
+from benchmarks.stopping import stop_if_asked, stoppable
 from wavedp.dp.errors import UserError
 
 T = TypeVar("T")
@@ -26,19 +27,25 @@ console = Console(stderr=True, highlight=False, soft_wrap=False)
 
 
 def track(steps: Iterable[T], label: str) -> Iterator[T]:
-    """Iterate over a sized sequence with a progress bar that disappears when it is done."""
+    """Iterate over a sized sequence with a progress bar that disappears when it is done.
+
+    Raises:
+        KeyboardInterrupt: between two steps, when somebody wants to stop.
+    """
     with _bar() as bar:
         task = bar.add_task(label, total=len(steps))  # type: ignore[arg-type]
         for step in steps:
+            stop_if_asked()
             yield step
             bar.advance(task)
 
 
 def track_images(batches: Iterable[Tensor], total: int, label: str) -> Iterator[Tensor]:
-    """Iterate over batches with a progress bar that counts images."""
+    """As :func:`track`, over batches, with a bar that counts images."""
     with _bar() as bar:
         task = bar.add_task(label, total=total)
         for images in batches:
+            stop_if_asked()
             yield images
             bar.advance(task, len(images))
 
@@ -62,7 +69,8 @@ def run_command(main: Callable[[list[str]], int]) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="opacus")
     try:
-        code = main(sys.argv[1:])
+        with stoppable(console.print):
+            code = main(sys.argv[1:])
     except UserError as error:
         console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         code = 2

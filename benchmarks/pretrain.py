@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import hardware
+from benchmarks import hardware, stopping
 from benchmarks.cell import seed_everything
 from benchmarks.config import compose, make, plain
 from benchmarks.console import console, run_command, track
@@ -115,7 +115,7 @@ def _checkpoints(stage: str, generator: Any, config: Any) -> Checkpoints:
     same = [stage, *settings, needed, config.seed, code_version(type(generator))]
     digest = sha256_of_lines([json.dumps(same, sort_keys=True)])[:8]
     folder = Path(config.cache_dir) / "checkpoints" / f"pretrain-{method.name}-{stage}-{digest}"
-    return Checkpoints(folder, config.hardware.checkpoint_every)
+    return Checkpoints(folder, config.hardware.checkpoint_every, wanted=stopping.asked)
 
 
 if __name__ == "__main__":

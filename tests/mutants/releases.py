@@ -103,8 +103,8 @@ MUTANTS = [
         trap=29,
         what="the last steps are not saved",
         file=RESUME,
-        old="(last or step % kept.every == 0)",
-        new="step % kept.every == 0",
+        old="(last or kept.due(step))",
+        new="kept.due(step)",
         tests=(f"{ADAPTERS}[0.0]",),
     ),
     Mutant(

@@ -17,7 +17,7 @@ import os
 import pickle
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -52,12 +52,19 @@ class Checkpoints:
     Args:
         folder: made if missing; files whose names begin with ``wavedp-`` are ours there.
         every: logical steps between checkpoints; the last one is always taken.
+        wanted: asked after every step; True takes one, as before a process is stopped.
     """
 
-    def __init__(self, folder: str | Path, every: int = 50) -> None:
+    def __init__(
+        self, folder: str | Path, every: int = 50, wanted: Callable[[], bool] = lambda: False
+    ) -> None:
         if every < 1:
             raise UserError(f"a checkpoint every {every} steps is not possible; use 1 or more.")
-        self.folder, self.every = Path(folder), every
+        self.folder, self.every, self._wanted = Path(folder), every, wanted
+
+    def due(self, step: int) -> bool:
+        """Whether to save after so many steps."""
+        return step % self.every == 0 or self._wanted()
 
     @property
     def started(self) -> bool:

@@ -96,7 +96,7 @@ class Resumable:
         """After a logical step: average, and save if it is time."""
         self.average.update()
         kept = self.checkpoints
-        if kept is not None and self.world.leads and (last or step % kept.every == 0):
+        if kept is not None and self.world.leads and (last or kept.due(step)):
             self._save(step)
 
     def finish(self) -> None:
