@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from rich.markup import escape
 
-from benchmarks import hardware
+from benchmarks import dry_run, hardware
 from benchmarks.cell import (
     checkpoints_of,
     failed_record,
@@ -61,6 +61,9 @@ def main(overrides: list[str]) -> int:
         torch.set_num_threads(config.hardware.threads)
     datasets, evaluations = check(grid)
     folder = results_folder(grid[0], datasets)
+    if config.dry_run:
+        dry_run.show(grid, evaluations, folder)
+        return 0
     start = time.perf_counter()
     failures = sum(
         _run_dataset(grid, name, dataset, evaluations[name], folder)

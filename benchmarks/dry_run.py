@@ -1,0 +1,151 @@
+"""What a run would do: ``python -m benchmarks.run suite=embedded dry_run=true``.
+
+All checks are made as before a run, plans are calibrated, and nothing is trained, drawn or written
+but caches. Times are those of records of the same method, row and resolution on such a device,
+in proportion to the records seen and the images drawn; where there are none, the table says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import hardware
+from benchmarks.cell import images_of, make_plan
+from benchmarks.config import Cell
+from benchmarks.evaluation import Evaluation
+from benchmarks.record import Record, load
+from benchmarks.report.facts import label, row_label
+from benchmarks.rescoring import finished
+from wavedp.dp.errors import UserError
+from wavedp.dp.plan import DPPlan, Plan
+
+NOTHING = "–"
+
+
+@dataclass
+class Line:
+    """Cells that differ by their seed alone.
+
+    Attributes:
+        cells: all of them.
+        recorded: how many of them are not run again.
+        plan: None for rows that touch no private record.
+        seconds: that one of them takes; None where no record tells.
+    """
+
+    cells: list[Cell]
+    recorded: int
+    plan: Plan | None
+    seconds: float | None
+
+    @property
+    def left(self) -> int:
+        """Cells that would be run."""
+        return len(self.cells) - self.recorded
+
+
+def show(grid: Sequence[Cell], evaluations: Mapping[str, Evaluation], folder: Path) -> None:
+    """Print what would be run, on standard output.
+
+    Args:
+        evaluations: by data set, as they were checked.
+        folder: the suite's results folder.
+    """
+    found = list(lines(grid, evaluations, folder))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("method", "row", "cells", "sigma", "q", "steps", "time"):
+        table.add_column(column, justify="left" if column in ("method", "row") else "right")
+    for dataset, mine in groupby(found, key=lambda line: line.cells[0].config.dataset.name):
+        table.add_row(f"[bold]{label(dataset)}[/bold]")
+        for line in mine:
+            table.add_row(*_texts(line))
+    console = Console(highlight=False)
+    console.print(table)
+    left = sum(line.left for line in found)
+    known = sum(line.left * line.seconds for line in found if line.seconds is not None)
+    unknown = sum(line.left for line in found if line.seconds is None)
+    beside = f", and {unknown} that no record tells the time of" if unknown else ""
+    console.print(
+        f"\n{len(grid)} cells, {left} of them to be run: {_time(known)}{beside}.", soft_wrap=True
+    )
+    console.print(f"Results: {folder}", soft_wrap=True)
+
+
+def lines(
+    grid: Sequence[Cell], evaluations: Mapping[str, Evaluation], folder: Path
+) -> Iterator[Line]:
+    """The cells of a grid, seeds together, in the order in which they are run."""
+    device = hardware.describe(hardware.pick_device(grid[0].config.hardware.device)).device
+    known = _records(folder.parent, device)
+    groups: dict[tuple[str, str, str, float | None], list[Cell]] = {}
+    for cell in grid:
+        config = cell.config
+        key = (config.dataset.name, config.method.name, cell.row, cell.epsilon)
+        groups.setdefault(key, []).append(cell)
+    for (dataset, method, row, _), cells in groups.items():
+        plan = make_plan(cells[0])
+        recorded = sum(finished(cell, folder) is not None for cell in cells)
+        record = known.get((method, row, cells[0].config.dataset.resolution))
+        images = images_of(cells[0].row, evaluations[dataset])
+        yield Line(cells, recorded, plan, _seconds(record, plan, images) if record else None)
+
+
+def _records(results: Path, device: str) -> dict[tuple[str, str, int], Record]:
+    """The newest record of each method, row and resolution on a device, of any suite."""
+    found: dict[tuple[str, str, int], Record] = {}
+    for path in sorted(results.glob("*/records/*.json")):
+        try:
+            record = load(path)
+        except UserError:
+            continue  # of another version, or damaged: the suite that it is in says so
+        if record.status != "ok" or record.hardware.device != device:
+            continue
+        key = record.method, record.row, record.resolution
+        if key not in found or found[key].provenance.created < record.provenance.created:
+            found[key] = record
+    return found
+
+
+def _seconds(record: Record, plan: Plan | None, images: int) -> float | None:
+    """What a cell takes, by what another took; None where that was not measured."""
+    cost = record.cost
+    drawing = cost.score_seconds or 0.0
+    if cost.sample_images_per_s:
+        drawing += images / cost.sample_images_per_s
+    if plan is None:
+        return drawing
+    if cost.train_examples_per_s:
+        return drawing + plan.steps * plan.expected_batch / cost.train_examples_per_s
+    # Of a method that asks queries: all that it does is in the record.
+    return drawing + cost.train_seconds if cost.train_seconds else None
+
+
+def _texts(line: Line) -> list[str]:
+    cell, plan = line.cells[0], line.plan
+    epsilon = math.inf if cell.row == "non_private" else cell.epsilon
+    sigma, rate = NOTHING, NOTHING
+    if isinstance(plan, DPPlan):
+        sigma, rate = f"{plan.noise_multiplier:.3g}", f"{plan.expected_batch / plan.records:.3g}"
+    time = "?" if line.seconds is None else _time(line.left * line.seconds)
+    return [
+        f"  {label(cell.config.method.name)}",
+        row_label(cell.row, epsilon),
+        f"{line.left} of {len(line.cells)}",
+        sigma,
+        rate,
+        str(plan.steps) if plan else NOTHING,
+        time if line.left else "recorded",
+    ]
+
+
+def _time(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
