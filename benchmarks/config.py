@@ -37,7 +37,8 @@ METHOD_KEYS = ("name", "generator._target_", "weights", "finetuning")
 # change its identity. Metrics can be added to a finished cell: see benchmarks/rescoring.py.
 # The seed of a cell is its own, whatever the suite or the command line calls it.
 NOT_IDENTITY = (
-    *("suite", "hardware", "results_dir", "cache_dir", "keep_weights", "dry_run", "force", "seed"),
+    *("suite", "hardware", "results_dir", "cache_dir", "keep_weights", "dry_run", "force"),
+    *("seed", "worker"),
 )
 
 
