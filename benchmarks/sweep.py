@@ -4,9 +4,9 @@
     python -m benchmarks.sweep -m suite=embedded "worker=range(32)" \\
         hydra/launcher=submitit_slurm hydra.launcher.gpus_per_node=1 hydra.launcher.timeout_min=600
 
-A job is ``python -m benchmarks.run`` with the overrides of its place in the sweep, in a process of its
-own. Workers do the same work: whichever is free takes the next cell (:mod:`benchmarks.claims`), so
-their number says how many there are and nothing else. Everything else that may be swept is what
+A job is ``python -m benchmarks.run`` with the overrides of its place in the sweep, in its own
+process. Workers do the same work: whichever is free takes the next cell (:mod:`benchmarks.claims`),
+so their number says how many there are and nothing else. Everything else that may be swept is what
 ``benchmarks.run`` takes, such as ``seed=0,1`` or ``privacy.delta=1e-5,1e-6``.
 """
 
