@@ -18,6 +18,7 @@ from benchmarks.report.facts import datasets, slug
 from benchmarks.report.frame import aggregate, frame, write_summary
 from benchmarks.report.grid import prompts_of, sample_grid
 from benchmarks.report.html import Pictures, render
+from benchmarks.report.latex import latex
 from benchmarks.report.plots import metric_figure, throughput_figure
 from benchmarks.report.tables import markdown, print_tables, terminal
 from benchmarks.written import write
@@ -39,8 +40,8 @@ GRID_COLUMNS = 8
 def make_report(suite_folder: Path, console: Console | None = None) -> Path:
     """Write the report of a suite and return the path of ``report.html``.
 
-    Writes ``summary.csv``, ``table.md``, ``plots/*.png``, ``grid-<dataset>.png`` and
-    ``report.html`` into ``suite_folder``, and prints the tables if a console is given.
+    Writes ``summary.csv``, ``table.md``, ``table.tex``, ``plots/*.png``, ``grid-<dataset>.png``
+    and ``report.html`` into ``suite_folder``, and prints the tables if a console is given.
 
     Raises:
         UserError: the folder holds no records.
@@ -53,6 +54,7 @@ def make_report(suite_folder: Path, console: Console | None = None) -> Path:
         )
     write_summary(records, suite_folder / "summary.csv")
     write(suite_folder / "table.md", markdown(records))
+    write(suite_folder / "table.tex", latex(records))
     pictures = {name: _pictures(suite_folder, records, name) for name in datasets(records)}
     for name, images in pictures.items():
         _write_pictures(suite_folder, slug(name), images)

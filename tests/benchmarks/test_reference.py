@@ -14,6 +14,7 @@ from benchmarks.cell import public_config
 from benchmarks.config import cells
 from benchmarks.record import Record, load_folder
 from benchmarks.report import markdown, write_summary
+from benchmarks.report.latex import latex
 from wavedp.dp.accounting import Event, epsilon_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,6 +73,7 @@ def committed(folder: Path) -> list[Record]:
 def test_summary_and_tables_are_made_from_the_records(folder: Path, tmp_path: Path) -> None:
     records = committed(folder)
     assert (folder / "table.md").read_text() == markdown(records)
+    assert (folder / "table.tex").read_text() == latex(records)
     again = write_summary(records, tmp_path / "summary.csv")
     assert (folder / "summary.csv").read_bytes() == again.read_bytes()
 

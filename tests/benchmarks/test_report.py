@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from benchmarks.record import (
 from benchmarks.report.comparison import best_cells, compare
 from benchmarks.report.facts import metrics_of
 from benchmarks.report.frame import aggregate, frame, mean_and_half_width
+from benchmarks.report.latex import escaped, latex
 from benchmarks.report.notes import footer, headlines
 from benchmarks.report.tables import markdown, print_tables
 
@@ -141,6 +143,33 @@ def test_markdown_bolds_the_best_and_shows_failures() -> None:
     assert "<script>" not in text
     assert "\\| a" in text
     assert "| real images† | floor | 1.000 | 0.3100 |" in text
+
+
+def test_latex_has_the_cells_of_the_markdown_table() -> None:
+    text = latex(grid_of_records())
+    assert text.isascii()
+    assert text.count(r"\begin{table*}") == text.count(r"\end{table*}") == 2
+    faces, shapes = re.findall(
+        r"\\begin\{tabular\}\{(l+r+)\}(.*?)\\end\{tabular\}", text, re.DOTALL
+    )
+    for columns, body in (faces, shapes):
+        rows = [line for line in body.splitlines() if line.endswith(r" \\")]
+        assert {len(re.split(r"(?<!\\)&", row)) for row in rows} == {len(columns)}
+    row = next(line for line in shapes[1].splitlines() if "DP-Wavelet" in line)
+    assert row.startswith("DP-Wavelet & pretrained &")
+    private = [line for line in shapes[1].splitlines() if r"$\varepsilon$ = 1 &" in line]
+    assert sum(r"\textbf{25.5 $\pm$ 6.4}" in line for line in private) == 1
+    assert r"fd\_toy\textsuperscript{\dag} $\downarrow$" in shapes[1]
+    assert r"real images\textsuperscript{\dag} & floor & 1.000" in shapes[1]
+
+
+def test_latex_prints_what_it_would_otherwise_read() -> None:
+    """Nothing of a record's text is a command, a comment or the end of a cell."""
+    assert escaped(r"50% of \input{x} & $a_b$ #1 ~^") == (
+        r"50\% of \textbackslash{}input\{x\} \& \$a\_b\$ \#1 "
+        r"\textasciitilde{}\textasciicircum{}"
+    )
+    assert escaped("ε = ∞ ± 1 – 語") == r"$\varepsilon$ = $\infty$ $\pm$ 1 -- ?"
 
 
 def test_terminal_fits_80_columns_and_names_everything() -> None:

@@ -1,0 +1,79 @@
+"""The comparison as LaTeX, to be put into a paper: ``\\input{table}``, with booktabs.
+
+The cells are those of the Markdown table. What a reader must know beside them is set below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from benchmarks.record import Record
+from benchmarks.report.comparison import Cell, Comparison, compare
+from benchmarks.report.facts import clean, datasets, label
+from benchmarks.report.marks import FLOOR_TITLE
+from benchmarks.report.notes import footer
+from benchmarks.report.tables import OVERLAP
+
+SIGNS = {
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"},
+    **{"ε": r"$\varepsilon$", "δ": r"$\delta$", "∞": r"$\infty$", "±": r"$\pm$", "≥": r"$\geq$"},
+    **{"↓": r"$\downarrow$", "↑": r"$\uparrow$", "→": r"$\to$", "×": r"$\times$", "·": r"$\cdot$"},
+    **{"†": r"\textsuperscript{\dag}", "‡": r"\textsuperscript{\ddag}", "§": r"\S{}"},
+    **{"–": "--", "…": r"\dots{}", "’": "'", "“": "``", "”": "''"},
+}
+"""Characters that LaTeX reads otherwise, or not at all in every font."""
+
+
+def latex(records: Sequence[Record]) -> str:
+    """A ``table*`` for every data set."""
+    parts = ["% Made by python -m benchmarks.report; needs \\usepackage{booktabs}."]
+    for dataset in datasets(records):
+        mine = [record for record in records if record.dataset == dataset]
+        parts.append(_table(compare(records, dataset), footer(mine)))
+    return "\n\n".join(parts) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Text as LaTeX prints it; a character that it may not know becomes a question mark."""
+    signs = (SIGNS.get(sign, sign if sign.isascii() else "?") for sign in clean(text))
+    return "".join(signs)
+
+
+def _table(comparison: Comparison, notes: Sequence[str]) -> str:
+    shown = comparison.shows_overlap
+    columns = "ll" + "l" * shown + "r" * len(comparison.columns)
+    heading = ["Method", "Row", *([OVERLAP.capitalize()] if shown else []), *comparison.columns]
+    lines = [_row(heading)]
+    for method, group in groupby(comparison.lines, key=lambda line: line.method):
+        lines.append(r"\midrule")
+        for place, line in enumerate(group):
+            lead = ["" if place else method, line.title]
+            lead += [line.overlap or "–"] if shown else []
+            lines.append(_row(lead, line.cells))
+    if comparison.floor:
+        lead = [FLOOR_TITLE, "floor", *(["–"] if shown else [])]
+        lines += [r"\midrule", _row(lead, comparison.floor)]
+    said = [*(f"Failed: {text}" for text in comparison.failures), *notes]
+    return "\n".join(
+        [
+            r"\begin{table*}",
+            r"\centering",
+            f"\\caption{{{escaped(label(comparison.dataset))}}}",
+            f"\\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\par\smallskip\footnotesize\raggedright",
+            *(escaped(sentence) for sentence in said),
+            r"\end{table*}",
+        ]
+    )
+
+
+def _row(texts: Sequence[str], cells: Sequence[Cell] = ()) -> str:
+    values = [rf"\textbf{{{escaped(c.text)}}}" if c.best else escaped(c.text) for c in cells]
+    return " & ".join([*map(escaped, texts), *values]) + r" \\"
