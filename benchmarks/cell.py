@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import wavedp
-from benchmarks import hardware, stopping
+from benchmarks import hardware, ranks, stopping
 from benchmarks.batches import Batches
 from benchmarks.config import Cell, make, plain
 from benchmarks.console import track, track_images
@@ -35,6 +35,7 @@ from wavedp.data.schema import Dataset
 from wavedp.dp.accounting import RELATION
 from wavedp.dp.checkpoint import Checkpoints
 from wavedp.dp.clipping import check_engine
+from wavedp.dp.distributed import World
 from wavedp.dp.errors import UserError, one_line
 from wavedp.dp.ledger import Ledger
 from wavedp.dp.plan import DPPlan, NonPrivatePlan, Plan
@@ -230,16 +231,20 @@ def finetune(
 ) -> Trainer | None:
     """Finetune a cell's generator on private records; None for rows that touch none.
 
-    Every query goes into the ledger at ``ledger_path`` before it is released.
+    Every query goes into the ledger at ``ledger_path`` before it is released. All ranks take part:
+    the first one calls the others.
     """
     plan = make_plan(cell)
     if plan is None:
         return None
+    world = World.current()
     settings, machine = cell.config.method.finetuning, cell.config.hardware
     seeds = cell.config.privacy
     kept = checkpoints_of(cell, ledger_path.stem)
-    if not kept.started:
-        keep_earlier(ledger_path)
+    if world.leads:
+        if not kept.started:
+            keep_earlier(ledger_path)
+        ranks.call(ledger_path.stem)
     trainer = Trainer(
         plan,
         ledger=Ledger(ledger_path, plan.budget),

@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from rich.markup import escape
 
-from benchmarks import dry_run, hardware
+from benchmarks import dry_run, hardware, ranks
 from benchmarks.cell import (
     checkpoints_of,
     failed_record,
+    finetune,
     finetuned_of,
     identity_of,
     ledger_of,
@@ -31,6 +32,7 @@ from benchmarks.cell import (
     reason_of,
     run_cell,
     samples_of,
+    seed_everything,
     start_anew,
 )
 from benchmarks.claims import Claim
@@ -47,6 +49,7 @@ from benchmarks.samples import STRIP, save_strip
 from benchmarks.scorer import Scorer, check_metrics
 from benchmarks.written import write
 from wavedp.data.schema import Dataset
+from wavedp.dp.distributed import World
 from wavedp.dp.errors import UserError
 
 PAUSE = 2.0
@@ -64,17 +67,42 @@ def main(overrides: list[str]) -> int:
     if config.dry_run:
         dry_run.show(grid, evaluations, folder)
         return 0
+    with ranks.joined() as world:
+        if world.leads:
+            return _lead(grid, datasets, evaluations, folder)
+        return _follow(grid, datasets, folder)
+
+
+def _lead(
+    grid: list[Cell], datasets: dict[str, Dataset], evaluations: dict[str, Evaluation], folder: Path
+) -> int:
+    """Run all cells and make the report; returns the exit code."""
     start = time.perf_counter()
     failures = sum(
         _run_dataset(grid, name, dataset, evaluations[name], folder)
         for name, dataset in datasets.items()
     )
+    ranks.call(None)
     make_report(folder, console)
     console.print(
         f"{len(grid)} cells, {failures} failed, {time.perf_counter() - start:.0f} s. "
         f"Report: {folder / 'report.html'}"
     )
     return 1 if failures else 0
+
+
+def _follow(grid: list[Cell], datasets: dict[str, Dataset], folder: Path) -> int:
+    """Take part in the finetuning of every cell that the first rank runs."""
+    known = {identity_of(cell): cell for cell in grid}
+    for name in ranks.called():
+        cell = known[name]
+        seed_everything(cell.seed)
+        device = hardware.pick_device(cell.config.hardware.device)
+        generator = make_generator(cell)
+        assert isinstance(generator, torch.nn.Module)
+        dataset = datasets[cell.config.dataset.name]
+        finetune(cell, generator.to(device), dataset, ledger_of(folder, name), device)
+    return 0
 
 
 def check(grid: list[Cell]) -> tuple[dict[str, Dataset], dict[str, Evaluation]]:
@@ -218,6 +246,11 @@ def _run_one(cell: Cell, place: str, dataset: Dataset, scorer: Scorer, folder: P
     except Exception as error:  # a failed cell must not take the grid with it
         failed = True
         outcome = _failed(cell, failed_record(cell, dataset, error, folder), folder)
+        if World.current().size > 1:
+            raise UserError(
+                f"{cell.label} failed: {reason_of(error, cell)}. The other ranks stand in the "
+                "middle of it, so the run ends here; the same command goes on."
+            ) from error
     seconds = time.perf_counter() - start
     console.print(f"{place} {cell.label}: {outcome} ({seconds:.0f} s)", soft_wrap=True)
     return not failed
