@@ -2,7 +2,7 @@
 
 Each method names in ``search`` one setting and the few values that are tried of it; all of them are
 run under ``suite=tuning``, on other records of the same law than those that are reported, at one
-epsilon and one seed. Records are kept as those of any suite, so a search that was interrupted goes
+epsilon and two seeds. Records are kept as those of any suite, so a search that was interrupted goes
 on, and ``results/tuning/search.csv`` has a line for each. Nothing is chosen here: the value in the
 config is, by whoever reads the table, and a test compares the two.
 """
@@ -24,6 +24,7 @@ from wavedp.dp.errors import UserError
 
 SUITE = "suite=tuning"
 METRIC = "fd_toy"
+KEYS = ("method", "setting", "value", "epsilon")
 
 
 def main(overrides: list[str]) -> int:
@@ -67,7 +68,7 @@ def value_of(method: Any, setting: str) -> float:
 
 
 def table_of(records: list[Record]) -> pd.DataFrame:
-    """A line per record that tried a value of the search in its own config, by method and value."""
+    """A line per value of the search that a method's own config names: the mean over seeds."""
     lines = []
     for record in records:
         for setting in record.config["method"].get("search") or {}:
@@ -78,21 +79,19 @@ def table_of(records: list[Record]) -> pd.DataFrame:
                     "setting": setting,
                     "value": value_of(record.config["method"], setting),
                     "epsilon": record.privacy.epsilon_target,
-                    METRIC: round(score.value, 2) if score else math.nan,
-                    "standard error": _rounded(score.standard_error) if score else math.nan,
-                    "status": record.status,
+                    METRIC: score.value if score else math.nan,
+                    "failed": record.status != "ok",
                     "revision": record.provenance.code_revision,
                 }
             )
-    columns = [
-        *("method", "setting", "value", "epsilon", METRIC),
-        *("standard error", "status", "revision"),
-    ]
-    return pd.DataFrame(lines, columns=columns).sort_values(["method", "setting", "value"])
-
-
-def _rounded(value: float | None) -> float:
-    return math.nan if value is None else round(value, 2)
+    tried = pd.DataFrame(lines, columns=[*KEYS, METRIC, "failed", "revision"])
+    table = tried.groupby(list(KEYS), as_index=False).agg(
+        **{METRIC: (METRIC, "mean"), "lowest": (METRIC, "min"), "highest": (METRIC, "max")},
+        seeds=(METRIC, "size"),
+        failed=("failed", "sum"),
+        revisions=("revision", lambda found: " ".join(sorted(set(found)))),
+    )
+    return table.round({METRIC: 2, "lowest": 2, "highest": 2})
 
 
 if __name__ == "__main__":
