@@ -74,7 +74,7 @@ class Size:
 
 def sizes() -> Sequence[Size]:
     """Embedded, 64 px and that of the paper."""
-    embedded = tuple(compose(["suite=embedded"]).suite.grid.method)
+    embedded = tuple(compose(["suite=quick"]).suite.grid.method)
     return (
         Size("32 px", "", embedded, 32, records=200, batch=160, steps=4, drawn=100),
         Size("64 px", "px64/", None, 64, records=100, batch=80, steps=2, drawn=32),
