@@ -28,7 +28,6 @@ from benchmarks.cell import (
     checkpoints_of,
     finetune,
     identity_of,
-    keep_earlier,
     make_generator,
     seed_everything,
 )
@@ -96,9 +95,6 @@ def main(overrides: list[str]) -> int:
     device = hardware.pick_device(cell.config.hardware.device)
     name = identity_of(cell)
     ledger = FOLDER / f"{name}.jsonl"
-    kept = checkpoints_of(cell, name)
-    if not kept.started:
-        keep_earlier(ledger)
     finetune(cell, generator.to(device), dataset, ledger, device)
     real = to_float(evaluation.real(slice(0, ROWS)))
     low = torch.cat(list(generator.generate_low(evaluation.prompts, cell.seed))).cpu()
@@ -112,7 +108,7 @@ def main(overrides: list[str]) -> int:
         "stage 2, public:\nupsampled": to_float(made),
     }
     path = write(FOLDER / f"{dataset.name}.png", draw(columns, evaluation.prompts))
-    kept.remove()
+    checkpoints_of(cell, ledger).remove()
     console.print(f"{path}, and {ledger} for what was spent")
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import math
 import platform
 import random
@@ -240,7 +241,7 @@ def finetune(
     world = World.current()
     settings, machine = cell.config.method.finetuning, cell.config.hardware
     seeds = cell.config.privacy
-    kept = checkpoints_of(cell, ledger_path.stem)
+    kept = checkpoints_of(cell, ledger_path)
     if world.leads:
         if not kept.started:
             keep_earlier(ledger_path)
@@ -259,7 +260,9 @@ def finetune(
         # A method that asks queries instead of training by gradients has none of these.
         **{k: settings[k] for k in FINETUNING if k in settings},
     )
-    generator.finetune(_sealed(dataset), trainer)
+    world.all(None)  # nobody charges a ledger that another rank has still to open
+    with ranks.together():
+        generator.finetune(_sealed(dataset), trainer)
     return trainer
 
 
@@ -281,9 +284,9 @@ def _sealed(dataset: Dataset) -> PrivateRecords:
 
 def start_anew(cell: Cell, folder: Path) -> None:
     """Let the next run of a cell begin without a checkpoint, and with a ledger of its own."""
-    name = identity_of(cell)
-    checkpoints_of(cell, name).remove()
-    keep_earlier(ledger_of(folder, name))
+    ledger = ledger_of(folder, identity_of(cell))
+    checkpoints_of(cell, ledger).remove()
+    keep_earlier(ledger)
 
 
 def ledger_of(folder: Path, name: str) -> Path:
@@ -291,9 +294,14 @@ def ledger_of(folder: Path, name: str) -> Path:
     return folder / "ledgers" / f"{name}.jsonl"
 
 
-def checkpoints_of(cell: Cell, name: str) -> Checkpoints:
-    """Where an interrupted cell goes on from; to be removed when its record is saved."""
-    folder = Path(cell.config.cache_dir) / "checkpoints" / name
+def checkpoints_of(cell: Cell, ledger: Path) -> Checkpoints:
+    """Where an interrupted cell goes on from; to be removed when its record is saved.
+
+    They belong to the ledger that was charged for their steps: the same cell of another suite or
+    another results folder has one of its own, and begins anew.
+    """
+    place = hashlib.sha256(str(ledger.resolve()).encode()).hexdigest()[:8]
+    folder = Path(cell.config.cache_dir) / "checkpoints" / f"{ledger.stem}-{place}"
     return Checkpoints(folder, cell.config.hardware.checkpoint_every, wanted=stopping.asked)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from benchmarks.record import Record, load
+from wavedp.dp.errors import UserError
 
 
 class Claim:
@@ -16,12 +17,13 @@ class Claim:
 
     Args:
         folder: the suite's results folder, which all of the processes see.
+        cache: where samples and checkpoints lie; another suite may have the same cell there.
         cell: the name of the cell's record.
     """
 
-    def __init__(self, folder: Path, cell: str) -> None:
+    def __init__(self, folder: Path, cache: Path, cell: str) -> None:
         self._record = folder / "records" / f"{cell}.json"
-        self._lock = folder / "locks" / f"{cell}.lock"
+        self._locks = [place / "locks" / f"{cell}.lock" for place in (folder, cache)]
         self._before = self._written()
 
     @contextmanager
@@ -30,17 +32,9 @@ class Claim:
 
         The system takes the lock from a process that ends, however it ends.
         """
-        self._lock.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._lock)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
+        with ExitStack() as held:
+            mine = all(held.enter_context(_locked(path)) for path in self._locks)
+            yield mine
 
     def settled(self) -> Record | None:
         """What another process recorded since the grid began; to be asked while it is held."""
@@ -53,3 +47,35 @@ class Claim:
         except FileNotFoundError:
             return None
         return found.st_mtime_ns, found.st_ino
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Run a grid by force, as the only process that does: two would run every cell twice.
+
+    Raises:
+        UserError: another process does.
+    """
+    with _locked(folder / "locks" / "force.lock") as mine:
+        if not mine:
+            raise UserError(
+                f"Another process runs the grid of {folder} by force, and each private cell would "
+                "be released twice: wait for it, or start workers without force=true."
+            )
+        yield
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Hold a file; False where another process does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()

@@ -69,12 +69,12 @@ def run_command(main: Callable[[list[str]], int]) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="opacus")
     try:
-        with stoppable(console.print):
+        with stoppable():
             code = main(sys.argv[1:])
     except UserError as error:
         console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         code = 2
     except KeyboardInterrupt:
-        console.print("stopped; run the same command again to go on.")
+        console.print("stopped; run the same command again to go on (force=true would begin anew).")
         code = 130
     sys.exit(code)

@@ -121,10 +121,9 @@ def _seconds(record: Record, plan: Plan | None, images: int) -> float | None:
         drawing += images / cost.sample_images_per_s
     if plan is None:
         return drawing
-    if cost.train_examples_per_s:
-        return drawing + plan.steps * plan.expected_batch / cost.train_examples_per_s
-    # Of a method that asks queries: all that it does is in the record.
-    return drawing + cost.train_seconds if cost.train_seconds else None
+    if not cost.train_examples_per_s:
+        return None
+    return drawing + plan.steps * plan.expected_batch / cost.train_examples_per_s
 
 
 def _texts(line: Line) -> list[str]:

@@ -1,12 +1,14 @@
 """Several GPUs for one cell: ``torchrun --nproc-per-node 8 -m benchmarks.run suite=...``.
 
 All ranks finetune together. Everything else, from claiming a cell to its record, is the first
-rank's work, for which the others wait.
+rank's work, for which the others wait. So it is the first rank that listens to signals; the others
+end with it.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,7 +16,9 @@ from datetime import timedelta
 import torch
 import torch.distributed
 
+from benchmarks.stopping import SIGNALS
 from wavedp.dp.distributed import World
+from wavedp.dp.errors import UserError, one_line
 
 PATIENCE = timedelta(days=7)
 """Of ranks that wait while the first one samples and scores."""
@@ -28,10 +32,14 @@ def joined() -> Iterator[World]:
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     torch.distributed.init_process_group(backend, timeout=PATIENCE)
+    world = World.current()
+    if not world.leads:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
     try:
-        yield World.current()
+        yield world
     finally:
         torch.distributed.destroy_process_group()
 
@@ -45,3 +53,26 @@ def called() -> Iterator[str]:
     """By the other ranks: the cells that they are called to, until the end of the run."""
     while (cell := World.current().agreed(None)) is not None:
         yield cell
+
+
+class Scattered(UserError):
+    """What several ranks did together failed, and they stand in different places of it."""
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """What is done in it is done by all ranks.
+
+    Raises:
+        Scattered: it failed, and there are several.
+    """
+    try:
+        yield
+    except Exception as error:
+        if World.current().size == 1:
+            raise
+        told = one_line(error) if isinstance(error, UserError) else type(error).__name__
+        raise Scattered(
+            f"{told}. The ranks stand in different places of this cell, so the run ends; the same "
+            "command goes on with the others."
+        ) from error

@@ -13,6 +13,7 @@ import json
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from benchmarks.cell import (
     seed_everything,
     start_anew,
 )
-from benchmarks.claims import Claim
+from benchmarks.claims import Claim, alone
 from benchmarks.config import Cell, cells, make
 from benchmarks.console import console, run_command, track
 from benchmarks.evaluation import Evaluation, make_evaluation
@@ -47,9 +48,9 @@ from benchmarks.rescoring import GONE, LOST, check_prompts, finished, lacking, r
 from benchmarks.room import check_room
 from benchmarks.samples import STRIP, save_strip
 from benchmarks.scorer import Scorer, check_metrics
+from benchmarks.stopping import stop_if_asked
 from benchmarks.written import write
 from wavedp.data.schema import Dataset
-from wavedp.dp.distributed import World
 from wavedp.dp.errors import UserError
 
 PAUSE = 2.0
@@ -68,9 +69,10 @@ def main(overrides: list[str]) -> int:
         dry_run.show(grid, evaluations, folder)
         return 0
     with ranks.joined() as world:
-        if world.leads:
+        if not world.leads:
+            return _follow(grid, datasets, folder)
+        with alone(folder) if config.force else nullcontext():
             return _lead(grid, datasets, evaluations, folder)
-        return _follow(grid, datasets, folder)
 
 
 def _lead(
@@ -101,7 +103,11 @@ def _follow(grid: list[Cell], datasets: dict[str, Dataset], folder: Path) -> int
         generator = make_generator(cell)
         assert isinstance(generator, torch.nn.Module)
         dataset = datasets[cell.config.dataset.name]
-        finetune(cell, generator.to(device), dataset, ledger_of(folder, name), device)
+        try:
+            finetune(cell, generator.to(device), dataset, ledger_of(folder, name), device)
+        except Exception as error:  # its text may quote a value of a private record
+            where = _save_traceback(cell, name)
+            raise UserError(f"{reason_of(error, cell)} (traceback: {where})") from None
     return 0
 
 
@@ -184,6 +190,8 @@ def _run_dataset(
     """Run or rescore the cells of one data set; returns how many failed."""
     mine = [(cell, finished(cell, folder)) for cell in grid if cell.config.dataset.name == name]
     todo = [cell for cell, record in mine if record is None]
+    # What failed before comes last: it may fail again, and end the run of several ranks.
+    todo.sort(key=lambda cell: (folder / "records" / f"{identity_of(cell)}.json").exists())
     done = [(cell, record) for cell, record in mine if record is not None]
     if done:
         console.print(f"{name}: {len(done)} of {len(mine)} cells are already recorded")
@@ -207,16 +215,18 @@ def _run_dataset(
 def _run_cells(todo: list[Cell], dataset: Dataset, scorer: Scorer, folder: Path) -> int:
     """Run cells one after the other, but for those that another process runs.
 
-    For these it waits, so that the report has them, and takes over what a process left that died.
+    For these it waits, so that the report has them, and takes over what a process left that died
+    (which goes on from its checkpoint where the cache is shared, too).
 
     Returns:
         How many failed, wherever they ran.
     """
     failures, told = 0, False
-    left = [(n, cell, Claim(folder, identity_of(cell))) for n, cell in enumerate(todo, 1)]
+    left = [(n, cell, _claim(cell, folder)) for n, cell in enumerate(todo, 1)]
     while left:
         elsewhere = []
         for number, cell, claim in left:
+            stop_if_asked()
             with claim.taken() as mine:
                 if not mine:
                     elsewhere.append((number, cell, claim))
@@ -234,6 +244,10 @@ def _run_cells(todo: list[Cell], dataset: Dataset, scorer: Scorer, folder: Path)
     return failures
 
 
+def _claim(cell: Cell, folder: Path) -> Claim:
+    return Claim(folder, Path(cell.config.cache_dir), identity_of(cell))
+
+
 def _run_one(cell: Cell, place: str, dataset: Dataset, scorer: Scorer, folder: Path) -> bool:
     """Run a cell and keep what comes of it; False if it failed."""
     start = time.perf_counter()
@@ -246,11 +260,9 @@ def _run_one(cell: Cell, place: str, dataset: Dataset, scorer: Scorer, folder: P
     except Exception as error:  # a failed cell must not take the grid with it
         failed = True
         outcome = _failed(cell, failed_record(cell, dataset, error, folder), folder)
-        if World.current().size > 1:
-            raise UserError(
-                f"{cell.label} failed: {reason_of(error, cell)}. The other ranks stand in the "
-                "middle of it, so the run ends here; the same command goes on."
-            ) from error
+        if isinstance(error, ranks.Scattered):
+            console.print(f"{place} {cell.label}: {outcome}", soft_wrap=True)
+            raise
     seconds = time.perf_counter() - start
     console.print(f"{place} {cell.label}: {outcome} ({seconds:.0f} s)", soft_wrap=True)
     return not failed
@@ -268,7 +280,7 @@ def _keep(cell: Cell, record: Record, folder: Path) -> None:
     samples.keep()
     if record.finetuned:
         finetuned_of(cell, record.cell).keep()
-    checkpoints_of(cell, record.cell).remove()
+    checkpoints_of(cell, ledger_of(folder, record.cell)).remove()
 
 
 def _failed(cell: Cell, record: Record, folder: Path) -> str:
@@ -287,7 +299,7 @@ def _failed(cell: Cell, record: Record, folder: Path) -> str:
         return said
     save(record, traceback_file.parent)
     # Nothing goes on from it: the next run is forced, too, and begins anew.
-    checkpoints_of(cell, record.cell).remove()
+    checkpoints_of(cell, ledger_of(folder, record.cell)).remove()
     said += "; the record, samples and picture of the run before stay"
     if record.privacy.epsilon_spent:
         ledger = ledger_of(folder, record.cell)
@@ -309,7 +321,13 @@ def _rescore(
     failures, gone = 0, []
     for cell, record in short:
         try:
-            new = rescore(cell, record, names, scorer, folder, device)
+            with _claim(cell, folder).taken() as mine:
+                if not mine:
+                    continue  # another process does
+                record = finished(cell, folder) or record
+                new = rescore(cell, record, names, scorer, folder, device)
+                if new != record:
+                    save(new, folder / "records")
         except Exception as error:  # as a failed cell; the record stays what it was
             reason = escape(reason_of(error, cell))
             where = _save_traceback(cell, record.cell)
@@ -319,8 +337,6 @@ def _rescore(
             )
             failures += 1
             continue
-        if new != record:
-            save(new, folder / "records")
         gained = {k: score for k, score in new.metrics.items() if score != record.metrics.get(k)}
         if gained:
             line = score_line(new.model_copy(update={"metrics": gained}))

@@ -6,12 +6,14 @@ ends at once, which loses what was done since the last checkpoint and nothing el
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+"""Ctrl-C, what most clusters send, and what submitit asks SLURM to send."""
 
 _asked = False
 
@@ -32,12 +34,8 @@ def stop_if_asked() -> None:
 
 
 @contextmanager
-def stoppable(tell: Callable[[str], None]) -> Iterator[None]:
-    """Within it, the first signal is :func:`asked` for and the second one ends the process.
-
-    Args:
-        tell: is given what to say to who asked.
-    """
+def stoppable() -> Iterator[None]:
+    """Within it, the first signal is :func:`asked` for and the second one ends the process."""
     global _asked
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -45,7 +43,8 @@ def stoppable(tell: Callable[[str], None]) -> Iterator[None]:
         if _asked:
             raise KeyboardInterrupt
         _asked = True
-        tell("stopping after this step; once more stops at once.")
+        # Not through the console, in whose middle the signal may have come.
+        os.write(2, b"\nstopping after this step; once more stops at once.\n")
 
     _asked = False
     before = {number: signal.signal(number, ask) for number in SIGNALS}

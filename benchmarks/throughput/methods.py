@@ -170,7 +170,7 @@ def _on(generator: Any, device: torch.device) -> Any:
 SHEET = Sheet("methods", planned)
 
 if __name__ == "__main__":
-    own = [word for word in sys.argv[1:] if "=" in word]
+    own = [word for word in sys.argv[1:] if "=" in word and not word.startswith("-")]
     rest = [word for word in sys.argv[1:] if word not in own]
     sheet = Sheet(SHEET.name, partial(planned, own))
     sys.exit(sheet.main("What methods cost, beside DP-Wavelet.", rest))

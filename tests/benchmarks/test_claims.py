@@ -9,9 +9,10 @@ import pytest
 
 from benchmarks import run
 from benchmarks.cell import identity_of
-from benchmarks.claims import Claim
+from benchmarks.claims import Claim, alone
 from benchmarks.config import cells
 from benchmarks.record import load, load_folder, save
+from wavedp.dp import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = [
@@ -26,24 +27,47 @@ def grid(tmp_path, cache):
 
 
 def test_a_claim_is_held_by_one_and_let_go(tmp_path):
-    one, other = Claim(tmp_path, "a-cell"), Claim(tmp_path, "a-cell")
+    one, other = (
+        Claim(tmp_path, tmp_path / "cache", "a-cell"),
+        Claim(tmp_path, tmp_path / "cache", "a-cell"),
+    )
     with one.taken() as mine, other.taken() as theirs:
         assert (mine, theirs) == (True, False)
-    with other.taken() as theirs, Claim(tmp_path, "another").taken() as apart:
+    with other.taken() as theirs, Claim(tmp_path, tmp_path / "cache", "another").taken() as apart:
         assert (theirs, apart) == (True, True)
+
+
+def test_the_same_cell_of_another_suite_waits_for_what_both_would_write(tmp_path):
+    """Samples and finetuned weights lie in one cache, whose names know no suite."""
+    one, other = (Claim(tmp_path / suite, tmp_path / "cache", "a-cell") for suite in ("a", "b"))
+    with one.taken() as mine:
+        with other.taken() as theirs:
+            assert (mine, theirs) == (True, False)
+        with other.taken() as theirs:
+            assert not theirs
+    with other.taken() as theirs, one.taken() as mine:
+        assert (mine, theirs) == (False, True)
+
+
+def test_two_processes_do_not_force_one_grid(tmp_path, cache, in_root):
+    with alone(tmp_path / "results" / "smoke"), pytest.raises(UserError, match="by force"):
+        run.main([*grid(tmp_path, cache), "force=true"])
 
 
 def test_a_claim_of_a_process_that_was_killed_is_free(tmp_path):
     code = (
         "import os, signal, sys; from pathlib import Path; from benchmarks.claims import Claim\n"
-        "with Claim(Path(sys.argv[1]), 'a-cell').taken() as mine:\n"
+        "with Claim(Path(sys.argv[1]), Path(sys.argv[2]), 'a-cell').taken() as mine:\n"
         "    print(mine, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", code, str(tmp_path), str(tmp_path / "cache")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert (done.stdout, done.returncode) == ("True\n", -9)
-    with Claim(tmp_path, "a-cell").taken() as mine:
+    with Claim(tmp_path, tmp_path / "cache", "a-cell").taken() as mine:
         assert mine
 
 
@@ -57,7 +81,7 @@ def test_what_another_process_recorded_is_waited_for_and_not_run(
     taken = identity_of(cells(grid(tmp_path, cache))[1])
     shutil.copytree(folder, tmp_path / "before")
     shutil.rmtree(folder / "records")
-    (elsewhere := Claim(folder, taken).taken()).__enter__()
+    (elsewhere := Claim(folder, Path(cache), taken).taken()).__enter__()
 
     def finish(seconds):
         record = load(tmp_path / "before" / "records" / f"{taken}.json")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import dry_run, run
+from benchmarks import run
 from benchmarks.cell import make_plan
 from benchmarks.config import cells
 from benchmarks.record import load_folder, save
@@ -56,21 +56,3 @@ def test_times_are_those_of_records_in_proportion(tmp_path, cache, in_root, caps
     assert [line[-1] for line in lines] == ["s"]
     assert run.main([*asked, "dry_run=true"]) == 0
     assert "3 cells, 0 of them to be run: 0 s." in capsys.readouterr().out
-
-
-def test_a_method_of_queries_takes_what_it_took(tmp_path, cache, in_root, monkeypatch):
-    [cell] = cells(
-        ["suite=smoke", "method=dp_merf", "suite.grid.row=[private]", "privacy.epsilon=[1]"]
-    )
-    plan = make_plan(cell)
-
-    class Cost:
-        train_examples_per_s, train_seconds = None, 7.0
-        sample_images_per_s, score_seconds = 10.0, 1.0
-
-    class Took:
-        cost = Cost
-
-    assert dry_run._seconds(Took, plan, 20) == 7 + 2 + 1
-    Cost.train_seconds = None
-    assert dry_run._seconds(Took, plan, 20) is None

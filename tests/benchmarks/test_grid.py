@@ -14,7 +14,7 @@ from wavedp.dp import UserError
 def test_a_suite_is_the_product_of_its_axes():
     grid = cells(["suite=quick"])
     rows = [(c.config.method.name, c.row, c.epsilon) for c in grid]
-    assert len(rows) == 10
+    assert len(rows) == 9 * 5 == len(set(rows))
     assert rows[:5] == [
         ("dp_wavelet", "pretrained", 0.0),
         ("dp_wavelet", "private", 1.0),

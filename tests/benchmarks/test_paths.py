@@ -21,7 +21,7 @@ def test_no_path_of_a_corpus_inside_a_method_is_kept() -> None:
     cell = cells(
         [
             *("suite=quick", f"results_dir={SECRET}/r", f"cache_dir={SECRET}/c"),
-            *("dataset=coco2014", f"dataset.root={SECRET}/coco"),
+            *("method=dp_wavelet", "dataset=coco2014", f"dataset.root={SECRET}/coco"),
             *("+dataset@method.public=parquet", f"method.public.root={SECRET}/corpus"),
             *(f"method.weights.prior={SECRET}/prior.safetensors",),
         ]

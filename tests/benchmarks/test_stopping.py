@@ -52,12 +52,34 @@ def test_a_step_ends_is_saved_and_the_same_command_goes_on(
     assert len(ledger.read_text().splitlines()) == 1 + 6
 
 
+def test_the_same_cell_of_another_folder_begins_anew_and_pays_for_all_of_it(
+    tmp_path, in_root, monkeypatch
+):
+    """What was stopped is charged to a ledger that this one does not have."""
+    real, steps = GaussianNoise.add_to, []
+
+    def signalled(self, sums, step):
+        steps.append(step)
+        if steps == [0, 1, 2]:
+            os.kill(os.getpid(), signal.SIGINT)
+        real(self, sums, step)
+
+    monkeypatch.setattr(GaussianNoise, "add_to", signalled)
+    for folder, code in (("one", 130), ("two", 0)):
+        places = [f"results_dir={tmp_path / folder}", f"cache_dir={tmp_path}/cache"]
+        monkeypatch.setattr("sys.argv", ["run", *CELL, *places])
+        with pytest.raises(SystemExit) as left:
+            console.run_command(run.main)
+        assert left.value.code == code
+    assert steps == [0, 1, 2, 0, 1, 2, 3, 4, 5]
+    [record] = load_folder(tmp_path / "two" / "smoke" / "records")
+    assert [query.count for query in record.privacy.queries] == [6]
+
+
 def test_the_second_signal_ends_at_once():
-    told = []
-    with stopping.stoppable(told.append):
+    with stopping.stoppable():
         os.kill(os.getpid(), signal.SIGTERM)
         assert stopping.asked()
-        assert len(told) == 1
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert not stopping.asked()
@@ -65,13 +87,13 @@ def test_the_second_signal_ends_at_once():
 
 def test_signals_are_what_they_were_afterwards():
     before = [signal.getsignal(number) for number in stopping.SIGNALS]
-    with stopping.stoppable(print):
+    with stopping.stoppable():
         assert [signal.getsignal(number) for number in stopping.SIGNALS] != before
     assert [signal.getsignal(number) for number in stopping.SIGNALS] == before
 
 
 def test_between_two_steps_a_loop_stops():
-    with stopping.stoppable(lambda text: None):
+    with stopping.stoppable():
         steps = console.track(range(5), "a loop")
         assert next(steps) == 0
         os.kill(os.getpid(), signal.SIGINT)

@@ -82,7 +82,7 @@ class VQAutoencoder(nn.Module):
 
     Args:
         tokenizer: public and frozen.
-        channels: c, the first principal axes of the codebooks; None takes the space as it is.
+        channels: c, how many of the principal axes of the codebooks; None takes them all.
 
     Raises:
         UserError: codes have fewer numbers than ``channels``.
