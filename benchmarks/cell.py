@@ -246,22 +246,22 @@ def finetune(
         if not kept.started:
             keep_earlier(ledger_path)
         ranks.call(ledger_path.stem)
-    trainer = Trainer(
-        plan,
-        ledger=Ledger(ledger_path, plan.budget),
-        device=device,
-        amp=machine.amp,
-        compile=machine.compile,
-        pad=device.type != "cpu",
-        checkpoints=kept,
-        noise_seed=seeds.noise_seed,
-        sampling_seed=seeds.sampling_seed,
-        progress=track,
-        # A method that asks queries instead of training by gradients has none of these.
-        **{k: settings[k] for k in FINETUNING if k in settings},
-    )
-    world.all(None)  # nobody charges a ledger that another rank has still to open
     with ranks.together():
+        trainer = Trainer(
+            plan,
+            ledger=Ledger(ledger_path, plan.budget),
+            device=device,
+            amp=machine.amp,
+            compile=machine.compile,
+            pad=device.type != "cpu",
+            checkpoints=kept,
+            noise_seed=seeds.noise_seed,
+            sampling_seed=seeds.sampling_seed,
+            progress=track,
+            # A method that asks queries instead of training by gradients has none of these.
+            **{k: settings[k] for k in FINETUNING if k in settings},
+        )
+        world.all(None)  # nobody charges a ledger that another rank has still to open
         generator.finetune(_sealed(dataset), trainer)
     return trainer
 
