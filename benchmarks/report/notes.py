@@ -303,7 +303,8 @@ def _certainty(winner: Line, others: Sequence[Line]) -> str:
     if single:
         shown = any(not math.isnan(line.cells[0].over_samples) for line in single)
         what = "± is over samples and says nothing of other seeds" if shown else "no interval"
-        return f"; one seed of {joined(line.name for line in single)}: {what}"
+        whose = "each" if single == scored else f"of {joined(line.name for line in single)}"
+        return f"; one seed {whose}: {what}"
     cells = [line.cells[0] for line in scored[1:]]
     reach = [winner.cells[0].half + cell.half for cell in cells]
     gaps = [abs(winner.cells[0].value - cell.value) for cell in cells]

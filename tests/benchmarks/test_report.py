@@ -226,10 +226,10 @@ def test_headlines_name_the_winner_and_how_sure_it_is() -> None:
     far = [record(m, fd=f + s / 10, seed=s) for m, f in (("a", 9), ("b", 90)) for s in (0, 1)]
     assert headlines(far)[0].endswith("do not overlap.")
     single = [record("a", fd=9.0), record("b", fd=90.0)]
-    assert headlines(single)[0].endswith("90.00; one seed of A and B: no interval.")
+    assert headlines(single)[0].endswith("90.00; one seed each: no interval.")
     sure = [with_error(item, 0.5) for item in single]
     assert headlines(sure)[0].endswith(
-        "A has the best mean fd_toy†, 9.00 ± 0.98, against B 90.00 ± 0.98; one seed of A and B: "
+        "A has the best mean fd_toy†, 9.00 ± 0.98, against B 90.00 ± 0.98; one seed each: "
         "± is over samples and says nothing of other seeds."
     )
     assert headlines([*far, record("b", fd=9.0, spent={"epsilon_spent": 1.1}, seed=2)]) == []
