@@ -198,15 +198,20 @@ def _own(group: str) -> list[str]:
     return [path.stem for path in (CONFIGS / group).glob("*.yaml")]
 
 
+def unknown(what: str, name: str, known: Sequence[str]) -> str:
+    """The sentence for a name that is none of those that are known; it names the nearest."""
+    near = difflib.get_close_matches(name, known, 1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"Unknown {what} {name!r}: choose one of {', '.join(known)}.{hint}"
+
+
 def _unknown_choice(error: MissingConfigException, overrides: Sequence[str]) -> str:
     for override in overrides:
         place, _, name = override.lstrip("+").partition("=")
         group = place.partition("@")[0]  # dataset@public: a data set, put at another place
         known = choices(group)
         if known and name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            return f"Unknown {group} {name!r}: choose one of {', '.join(known)}.{hint}"
+            return unknown(group, name, known)
     return str(error).splitlines()[0]
 
 

@@ -8,7 +8,6 @@ A line each: the name as an override takes it, and the first sentence of its con
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmarks.config import CONFIGS
+from benchmarks.config import CONFIGS, unknown
 from benchmarks.console import run_command
 from benchmarks.installed import installed
 from wavedp.dp.errors import UserError
@@ -32,9 +31,7 @@ def main(groups: list[str]) -> int:
     """
     for group in groups:
         if group not in GROUPS:
-            near = difflib.get_close_matches(group, GROUPS, 1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise UserError(f"Unknown group {group!r}: choose of {', '.join(GROUPS)}.{hint}")
+            raise UserError(unknown("group", group, GROUPS))
     console = Console(highlight=False)
     for group in groups or GROUPS:
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
