@@ -72,7 +72,7 @@ def make_plan(cell: Cell) -> Plan | None:
     Raises:
         UserError: no plan meets the budget, or a number is out of range.
     """
-    budget, finetuning = cell.config.privacy, cell.config.method.finetuning
+    budget, finetuning = cell.config.privacy, cell.method.finetuning
     check_engine(finetuning.get("engine", "bookkeeping"))
     if cell.row == "private":
         assert cell.epsilon is not None
@@ -100,7 +100,7 @@ def make_generator(cell: Cell) -> ImageGenerator:
     Raises:
         UserError: weights are missing or do not fit, or the resolution differs from the data's.
     """
-    method = cell.config.method
+    method = cell.method
     generator: ImageGenerator = make(method.generator)
     if generator.resolution != cell.config.dataset.resolution:
         raise UserError(
@@ -239,7 +239,7 @@ def finetune(
     if plan is None:
         return None
     world = World.current()
-    settings, machine = cell.config.method.finetuning, cell.config.hardware
+    settings, machine = cell.method.finetuning, cell.config.hardware
     seeds = cell.config.privacy
     kept = checkpoints_of(cell, ledger_path)
     if world.leads:

@@ -15,7 +15,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,9 @@ NOT_IDENTITY = (
     *("suite", "hardware", "results_dir", "cache_dir", "keep_weights", "dry_run", "force"),
     *("seed", "worker"),
 )
+OF_OTHERS = ("non_private", "search", "search_non_private")
+"""What a method's config says of other cells: settings of the row without noise, of whose own cells
+the first is a part, and what else is tried of a setting."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,37 @@ class Cell:
         row = f"epsilon {self.epsilon:g}" if self.row == "private" else self.row
         return f"{self.config.dataset.name} / {self.config.method.name} / {row} / seed {self.seed}"
 
+    @cached_property
+    def method(self) -> DictConfig:
+        """The method as this cell runs it: without noise, with its config's ``non_private``.
+
+        A rate that is right for noisy gradients is not so without noise, and the row is there to
+        show what noise costs, not what a wrong rate does.
+
+        Raises:
+            UserError: ``non_private`` names a setting that the method has not.
+        """
+        method: DictConfig = self.config.method
+        own = method.get("non_private") if self.row == "non_private" else None
+        if not own:
+            return method
+        try:
+            merged = OmegaConf.merge(method, own)
+        except OmegaConfBaseException as error:
+            first = str(error).splitlines()[0]
+            raise UserError(
+                f"non_private of method {method.name} does not fit: {first}."
+            ) from error
+        assert isinstance(merged, DictConfig)
+        return merged
+
     def identity(self, weights: dict[str, str]) -> str:
         """File name of the record: readable, and different whenever anything that matters is."""
         config = plain(self.config)
         # All budgets of the grid: which others are asked for says nothing of this cell.
         del config["privacy"]["epsilon"]
-        config["method"].pop("search", None)  # what else is tried of a setting
+        for key in OF_OTHERS[self.row == "non_private" :]:
+            config["method"].pop(key, None)
         parts = [(k, _wherever_cached(v)) for k, v in config.items() if k not in NOT_IDENTITY]
         # Left out where it is the usual one: so it is for records from before there were others.
         protocol = self.config.suite.get("protocol") or "quick"

@@ -17,7 +17,7 @@ from benchmarks.record import Record
 
 LEFT_OUT = {
     # The digests of the weights decide what pretraining came to, and the search what was tried.
-    "method": ("public", "pretraining", "search"),
+    "method": ("public", "pretraining", "search", "search_non_private"),
     # One run covers several budgets; noise is drawn anew for every seed.
     "privacy": ("epsilon", "noise_seed", "sampling_seed"),
 }

@@ -3,6 +3,7 @@
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from report_records import grid_of_records
@@ -20,10 +21,11 @@ def test_every_search_tries_four_values_in_steps_of_two_and_the_config_has_one(m
     config = compose([f"method={method}"]).method
     if not config.get("search"):
         pytest.skip("shares the settings of another method")
-    setting, values = tune.search_of(config)
-    assert len(values) == 4
-    assert [b / a for a, b in itertools.pairwise(values)] == pytest.approx([2, 2, 2])
-    assert tune.value_of(config, setting) in values
+    for row in tune.searched_rows(config):
+        setting, values = tune.search_of(config, row)
+        assert len(values) == 4
+        assert [b / a for a, b in itertools.pairwise(values)] == pytest.approx([2, 2, 2])
+        assert tune.value_of(config, setting, row) in values
 
 
 def test_stand_in_records_are_others_than_those_reported():
@@ -49,6 +51,18 @@ def test_other_records_than_stand_ins_are_refused():
 def with_score(record, method, value):
     score = record.metrics["fd_toy"].model_copy(update={"value": value})
     return record.model_copy(update={"config": {"method": method}, "metrics": {"fd_toy": score}})
+
+
+def test_a_method_that_follows_gradients_is_tuned_without_noise_too(tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(tune.run, "main", lambda overrides: ran.append(overrides) or 0)
+    monkeypatch.setattr(tune, "load_folder", lambda folder: [])
+    tune.main(["method=dp_vae", f"results_dir={tmp_path}"])
+    values = compose(["method=dp_vae"]).method.search_non_private["generator.rate"]
+    chosen = [cells(overrides) for overrides in ran[4:]]
+    assert [[c.row for c in grid] for grid in chosen] == [["non_private"]] * 4
+    assert [grid[0].method.generator.rate for grid in chosen] == values
+    assert {grid[0].config.method.generator.rate for grid in chosen} == {2.5e-3}
 
 
 def test_each_value_is_run_and_the_table_has_a_line_for_each(tmp_path, monkeypatch, capsys):
@@ -79,14 +93,18 @@ def test_the_configs_have_what_the_committed_search_found():
     """The best value on stand-in records, for every method that is tuned."""
     table = pd.read_csv(SEARCH)
     assert (table["failed"] == 0).all()
-    assert (table["seeds"] == 2).all()
-    methods = [
-        name for name in choices("method") if compose([f"method={name}"]).method.get("search")
-    ]
-    configs = {compose([f"method={name}"]).method.name: name for name in methods}
-    assert set(table["method"]) == set(configs)
-    for (method, setting), tried in table.groupby(["method", "setting"]):
-        assert len(tried) == 4
-        best = tried.loc[tried["fd_toy"].idxmin(), "value"]
-        config = compose([f"method={configs[method]}"]).method
-        assert tune.value_of(config, setting) == best, method
+    tuned = {}
+    for name in choices("method"):
+        config = compose([f"method={name}"]).method
+        if config.get("search"):
+            tuned |= {(config.name, row): config for row in tune.searched_rows(config)}
+    table["row"] = np.where(table["epsilon"] == np.inf, "non_private", "private")
+    assert (table["seeds"] == np.where(table["row"] == "private", 2, 1)).all()
+    assert set(table.groupby(["method", "row"]).groups) == set(tuned)
+    for (method, row), tried in table.groupby(["method", "row"]):
+        config = tuned[method, row]
+        setting, values = tune.search_of(config, row)
+        assert set(values) <= set(tried["value"])
+        best = tried.loc[tried["fd_toy"].idxmin()]
+        assert tune.value_of(config, setting, row) == best["value"], method
+        assert config.finetuning.clip == best["clip"], method

@@ -18,6 +18,7 @@ from benchmarks.config import cells, choices
 from wavedp.data.toyfaces import ToyFaces
 from wavedp.dp import DPPlan, Ledger, NonPrivatePlan, PrivateRecords, Trainer
 from wavedp.dp.noise import GaussianNoise
+from wavedp.dp.private import open_columns
 from wavedp.protocol import ImageGenerator
 
 RECORDS = 48
@@ -170,6 +171,26 @@ def test_sums_are_clipped(method, cache, tmp_path, monkeypatch):
     finetuned(method, cache, tmp_path, everyone)
     assert len(seen) == 2
     assert all(0 < norm <= RECORDS * 0.01 * 1.0001 for norm in seen)
+
+
+def test_the_bound_is_below_the_gradients_that_it_clips(method, cache, tmp_path, monkeypatch):
+    """Above them it bounds nothing, and the noise, which is scaled to it, drowns them."""
+    settings, norms = cell_of(method).config.method.finetuning, []
+
+    def spy(self, model, loss, records, *_):
+        columns = {name: torch.as_tensor(values) for name, values in open_columns(records).items()}
+        for row in range(16):
+            model.zero_grad()
+            record = {name: values[row : row + 1] for name, values in columns.items()}
+            views = settings.get("views", 1)
+            (sum(loss(model, record).sum() for _ in range(views)) / views).backward()
+            given = [p.grad for p in model.parameters() if p.grad is not None]
+            norms.append(torch.stack([gradient.norm() for gradient in given]).norm())
+
+    monkeypatch.setattr(Trainer, "fit", spy)
+    finetuned(method, cache, tmp_path)
+    if norms:  # those that ask queries have none
+        assert torch.stack(norms).quantile(0.1) >= settings.clip
 
 
 def test_works_without_privacy_too(method, cache, tmp_path):
