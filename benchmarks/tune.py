@@ -3,9 +3,9 @@
 Each method names in ``search`` one setting and the few values that are tried of it, and one whose
 steps follow gradients names in ``search_non_private`` those that are tried without noise. All of
 them are run under ``suite=tuning``, on other records of the same law than those that are reported,
-at one epsilon and two seeds, without noise at one. Records are kept as those of any suite, so a search that was interrupted goes
-on, and ``results/tuning/search.csv`` has a line for each. Nothing is chosen here: the value in the
-config is, by whoever reads the table, and a test compares the two.
+at one epsilon and two seeds, without noise at one. Records are kept as those of any suite, so a
+search that was interrupted goes on, and ``results/tuning/search.csv`` has a line for each. Nothing
+is chosen here: the value in the config is, by whoever reads the table, and a test compares the two.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main(overrides: list[str]) -> int:
 
 
 def searched_rows(method: Any) -> list[str]:
-    """The rows that a method is tuned for: the private one, and that without noise if it says so."""
+    """The rows that a method is tuned for: the private one, and the other if its config says so."""
     return ["private", *(["non_private"] if method.get(SEARCHES["non_private"]) else [])]
 
 
@@ -78,7 +78,7 @@ def search_of(method: Any, row: str = "private") -> tuple[str, list[float]]:
 
 def value_of(method: Any, setting: str, row: str = "private") -> float:
     """What a method's config has for a row at a dotted place."""
-    return float(reduce(getitem, f"{PLACES[row]}.{setting}".split("."), {"method": method}))
+    return float(reduce(getitem, f"{PLACES[row]}.{setting}".split("."), {"method": method}))  # type: ignore[arg-type]
 
 
 def table_of(records: list[Record]) -> pd.DataFrame:
