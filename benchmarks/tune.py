@@ -4,13 +4,16 @@ Each method names in ``search`` one setting and the few values that are tried of
 steps follow gradients names in ``search_non_private`` those that are tried without noise. All of
 them are run under ``suite=tuning``, on other records of the same law than those that are reported,
 at one epsilon and two seeds, without noise at one. Records are kept as those of any suite, so a
-search that was interrupted goes on, and ``results/tuning/search.csv`` has a line for each. Nothing
-is chosen here: the value in the config is, by whoever reads the table, and a test compares the two.
+search that was interrupted goes on, and ``results/tuning/search.csv`` has a line for each value. A
+method whose other settings have changed is searched again: that is its next attempt, and those
+before stay in the table. Nothing is chosen here: the value in the config is, by whoever reads the
+table, and a test compares the two.
 """
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from functools import reduce
 from operator import getitem
 from pathlib import Path
@@ -22,6 +25,7 @@ from benchmarks import run
 from benchmarks.config import compose
 from benchmarks.console import console, run_command
 from benchmarks.record import Record, load_folder
+from benchmarks.report.setup import Settings, settings
 from benchmarks.written import write
 from wavedp.dp.errors import UserError
 
@@ -33,7 +37,7 @@ PLACES = {"private": "method", "non_private": "method.non_private"}
 """Where a method's config has the settings of each row."""
 GRIDS = {"private": [], "non_private": ["suite.grid.row=[non_private]", "suite.grid.seed=[0]"]}
 """What of the suite's grid is run for each row: noise makes a run more of a matter of luck."""
-KEYS = ("method", "setting", "value", "clip", "epsilon")
+KEYS = ("method", "epsilon", "attempt", "setting", "value")
 
 
 def main(overrides: list[str]) -> int:
@@ -83,19 +87,21 @@ def value_of(method: Any, setting: str, row: str = "private") -> float:
 
 def table_of(records: list[Record]) -> pd.DataFrame:
     """A line per value of the search that a method's own config names: the mean over seeds."""
-    lines = []
-    for record in records:
+    lines, attempts = [], defaultdict[tuple[str, str], list[Settings]](list)
+    for record in sorted(records, key=lambda record: record.provenance.created):
         method = record.config["method"]
         for setting in method.get(SEARCHES[record.row]) or {}:
             score = record.metrics.get(METRIC)
+            known, others = attempts[record.method, record.row], _others(record, setting)
+            if others not in known:
+                known.append(others)
             lines.append(
                 {
                     "method": record.method,
+                    "epsilon": record.privacy.epsilon_target,
+                    "attempt": known.index(others) + 1,
                     "setting": setting,
                     "value": value_of(method, setting, record.row),
-                    # Not searched, and yet not the same in all records: see ARCHITECTURE.
-                    "clip": method["finetuning"]["clip"],
-                    "epsilon": record.privacy.epsilon_target,
                     METRIC: score.value if score else math.nan,
                     "failed": record.status != "ok",
                     "revision": record.provenance.code_revision,
@@ -109,6 +115,13 @@ def table_of(records: list[Record]) -> pd.DataFrame:
         revisions=("revision", lambda found: " ".join(sorted(set(found)))),
     )
     return table.round({METRIC: 2, "lowest": 2, "highest": 2})
+
+
+def _others(record: Record, setting: str) -> Settings:
+    """All that decides a record, but for the setting that is searched."""
+    searched = f"{PLACES[record.row]}.{setting}"
+    unread = (searched, "method.non_private.") if record.row == "private" else (searched,)
+    return {key: value for key, value in settings(record).items() if not key.startswith(unread)}
 
 
 if __name__ == "__main__":
