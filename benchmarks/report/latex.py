@@ -1,6 +1,6 @@
 """The comparison as LaTeX, to be put into a paper: ``\\input{table}``, with booktabs.
 
-The cells are those of the Markdown table. What a reader must know beside them is set below.
+The cells are those of the Markdown tables. What a reader must know beside them is set below.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from benchmarks.report.comparison import Cell, Comparison, compare
 from benchmarks.report.facts import clean, datasets, label
 from benchmarks.report.marks import FLOOR_TITLE
 from benchmarks.report.notes import footer
+from benchmarks.report.overview import Overview, overview
 from benchmarks.report.tables import OVERLAP
 
 SIGNS = {
@@ -56,12 +57,14 @@ def _table(comparison: Comparison, notes: Sequence[str]) -> str:
     if comparison.floor:
         lead = [FLOOR_TITLE, "floor", *(["–"] if shown else [])]
         lines += [r"\midrule", _row(lead, comparison.floor)]
+    before = _overview(overview(comparison)) if comparison.metrics else []
     said = [*(f"Failed: {text}" for text in comparison.failures), *notes]
     return "\n".join(
         [
             r"\begin{table*}",
             r"\centering",
             f"\\caption{{{escaped(label(comparison.dataset))}}}",
+            *before,
             f"\\begin{{tabular}}{{{columns}}}",
             r"\toprule",
             *lines,
@@ -72,6 +75,22 @@ def _table(comparison: Comparison, notes: Sequence[str]) -> str:
             r"\end{table*}",
         ]
     )
+
+
+def _overview(found: Overview) -> list[str]:
+    rows = [
+        _row([name], [cell or Cell("") for cell in cells]) for name, cells in found.methods.items()
+    ]
+    return [
+        f"\\begin{{tabular}}{{l{'r' * len(found.columns)}}}",
+        r"\toprule",
+        _row([found.title, *found.columns]),
+        r"\midrule",
+        *rows,
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\par\bigskip",
+    ]
 
 
 def _row(texts: Sequence[str], cells: Sequence[Cell] = ()) -> str:

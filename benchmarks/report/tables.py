@@ -1,4 +1,7 @@
-"""The comparison as a terminal table and as Markdown. Both hold the same cells."""
+"""The comparison as a terminal table and as Markdown. Both hold the same cells.
+
+In Markdown the first metric comes first, methods by budgets.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from benchmarks.report.comparison import COST_TITLES, Cell, Comparison, compare
 from benchmarks.report.facts import clean, datasets, label
 from benchmarks.report.marks import FLOOR_TITLE
 from benchmarks.report.notes import footer
+from benchmarks.report.overview import Overview, overview
 
 OVERLAP = "overlap"
 """Of the pretraining data with the private records: beside epsilon, as it limits it."""
@@ -120,12 +124,22 @@ def markdown(records: Sequence[Record]) -> str:
     parts = []
     for dataset in datasets(records):
         comparison = compare(records, dataset)
-        parts.append(f"### {_escape(label(dataset))}\n\n{_markdown_table(comparison)}")
+        parts.append(f"### {_escape(label(dataset))}")
+        if comparison.metrics:
+            parts.append(_markdown_overview(overview(comparison)))
+        parts.append(_markdown_table(comparison))
         if comparison.failures:
             failures = "\n".join(f"- {_escape(text)}" for text in comparison.failures)
             parts.append(f"Failed cells:\n\n{failures}")
     parts.append("\n".join(f"- {_escape(sentence)}" for sentence in footer(records)))
     return "\n\n".join(parts) + "\n"
+
+
+def _markdown_overview(found: Overview) -> str:
+    rows = [[found.title, *found.columns]]
+    for name, cells in found.methods.items():
+        rows.append([name, *(_markdown_cell(cell) if cell else "" for cell in cells)])
+    return _markdown_lines(rows, "|---|" + "--:|" * len(found.columns))
 
 
 def _markdown_table(comparison: Comparison) -> str:
@@ -137,9 +151,12 @@ def _markdown_table(comparison: Comparison) -> str:
     if comparison.floor:
         lead = [FLOOR_TITLE, "floor", *(["–"] if shown else [])]
         rows.append(lead + [cell.text for cell in comparison.floor])
-    lines = ["| " + " | ".join(map(_escape, row)) + " |" for row in rows]
-    lines.insert(1, "|---|---|" + "---|" * shown + "--:|" * len(comparison.columns))
-    return "\n".join(lines)
+    return _markdown_lines(rows, "|---|---|" + "---|" * shown + "--:|" * len(comparison.columns))
+
+
+def _markdown_lines(rows: Sequence[Sequence[str]], rule: str) -> str:
+    heading, *rest = ["| " + " | ".join(map(_escape, row)) + " |" for row in rows]
+    return "\n".join([heading, rule, *rest])
 
 
 def _markdown_cell(cell: Cell) -> str:

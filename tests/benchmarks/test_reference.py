@@ -112,7 +112,7 @@ def test_the_readme_shows_the_rows_of_the_table() -> None:
 
 def means(table: str, dataset: str, column: str) -> dict[str, float]:
     """The means of one column of a ``table.md``, by row."""
-    part = table.split(f"### {dataset}\n\n")[1].split("\n\n")[0]
+    part = table.split(f"### {dataset}\n\n")[1].split("\n\n")[1]
     heading, _, *rows = ([cell.strip() for cell in line.split("|")] for line in part.splitlines())
     place = next(number for number, title in enumerate(heading) if title.startswith(column))
     texts = {row[2]: row[place].strip("*").split(" ± ")[0] for row in rows}

@@ -19,10 +19,11 @@ from benchmarks.record import (
     save,
 )
 from benchmarks.report.comparison import best_cells, compare
-from benchmarks.report.facts import metrics_of
+from benchmarks.report.facts import metrics_of, row_label
 from benchmarks.report.frame import aggregate, frame, mean_and_half_width
 from benchmarks.report.latex import escaped, latex
 from benchmarks.report.notes import footer, headlines
+from benchmarks.report.overview import overview
 from benchmarks.report.tables import markdown, print_tables
 
 
@@ -145,16 +146,35 @@ def test_markdown_bolds_the_best_and_shows_failures() -> None:
     assert "| real images† | floor | 1.000 | 0.3100 |" in text
 
 
+def test_an_overview_has_the_first_metric_by_methods_and_budgets() -> None:
+    comparison = compare(grid_of_records(), "toy_shapes")
+    found = overview(comparison)
+    assert found.title == comparison.columns[0]
+    shown = {
+        (name, column): cell
+        for name, cells in found.methods.items()
+        for column, cell in zip(found.columns, cells, strict=True)
+        if cell
+    }
+    expected = {
+        (line.name, row_label(line.row, line.epsilon)): line.cells[0] for line in comparison.lines
+    }
+    assert shown == expected
+    assert len(expected) == len(comparison.lines)
+
+
 def test_latex_has_the_cells_of_the_markdown_table() -> None:
     text = latex(grid_of_records())
     assert text.isascii()
     assert text.count(r"\begin{table*}") == text.count(r"\end{table*}") == 2
-    faces, shapes = re.findall(
-        r"\\begin\{tabular\}\{(l+r+)\}(.*?)\\end\{tabular\}", text, re.DOTALL
-    )
-    for columns, body in (faces, shapes):
+    tables = re.findall(r"\\begin\{tabular\}\{(l+r+)\}(.*?)\\end\{tabular\}", text, re.DOTALL)
+    *_, glance, shapes = tables
+    assert len(tables) == 4
+    for columns, body in tables:
         rows = [line for line in body.splitlines() if line.endswith(r" \\")]
         assert {len(re.split(r"(?<!\\)&", row)) for row in rows} == {len(columns)}
+    assert r"\midrule" in glance[1]
+    assert re.search(r"DP-Wavelet & .*\\textbf\{25.5 \$\\pm\$ 6.4\}", glance[1])
     row = next(line for line in shapes[1].splitlines() if "DP-Wavelet" in line)
     assert row.startswith("DP-Wavelet & pretrained &")
     private = [line for line in shapes[1].splitlines() if r"$\varepsilon$ = 1 &" in line]
