@@ -1,13 +1,14 @@
 """Search hyper-parameters on stand-in records: ``python -m benchmarks.tune method=dp_wavelet``.
 
-Each method names in ``search`` one setting and the few values that are tried of it, and one whose
-steps follow gradients names in ``search_non_private`` those that are tried without noise. All of
-them are run under ``suite=tuning``, on other records of the same law than those that are reported,
-at one epsilon and two seeds, without noise at one. Records are kept as those of any suite, so a
-search that was interrupted goes on, and ``results/tuning/search.csv`` has a line for each value. A
-method whose other settings have changed is searched again: that is its next attempt, and those
-before stay in the table. Nothing is chosen here: the value in the config is, by whoever reads the
-table, and a test compares the two.
+Each method names in ``search`` one setting and the few values that are tried of it. Of one whose
+config sets it otherwise for the row without noise, in ``non_private``, the values of
+``search_non_private`` are tried there, or else the same. All of them are run under
+``suite=tuning``, on other records of the same law than those that are reported, at one epsilon and
+two seeds, without noise at one. Records are kept as those of any suite, so a search that was
+interrupted goes on, and ``results/tuning/search.csv`` has a line for each value. A method whose
+other settings have changed is searched again: that is its next attempt, and those before stay in
+the table. Nothing is chosen here: the value in the config is, by whoever reads the table, and a
+test compares the two.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def main(overrides: list[str]) -> int:
 
 def searched_rows(method: Any) -> list[str]:
     """The rows that a method is tuned for: the private one, and the other if its config says so."""
-    return ["private", *(["non_private"] if method.get(SEARCHES["non_private"]) else [])]
+    return ["private", *(["non_private"] if method.get("non_private") else [])]
 
 
 def search_of(method: Any, row: str = "private") -> tuple[str, list[float]]:
@@ -70,7 +71,7 @@ def search_of(method: Any, row: str = "private") -> tuple[str, list[float]]:
     Raises:
         UserError: its config names none.
     """
-    search = method.get(SEARCHES[row])
+    search = _search(method, row)
     if not search or len(search) != 1:
         raise UserError(
             f"Method {method.name} names no search: give its config one setting and the values "
@@ -78,6 +79,10 @@ def search_of(method: Any, row: str = "private") -> tuple[str, list[float]]:
         )
     [(setting, values)] = search.items()
     return str(setting), [float(value) for value in values]
+
+
+def _search(method: Any, row: str) -> Any:
+    return method.get(SEARCHES[row]) or method.get("search") or {}
 
 
 def value_of(method: Any, setting: str, row: str = "private") -> float:
@@ -90,7 +95,7 @@ def table_of(records: list[Record]) -> pd.DataFrame:
     lines, attempts = [], defaultdict[tuple[str, str], list[Settings]](list)
     for record in sorted(records, key=lambda record: record.provenance.created):
         method = record.config["method"]
-        for setting in method.get(SEARCHES[record.row]) or {}:
+        for setting in _search(method, record.row):
             score = record.metrics.get(METRIC)
             known, others = attempts[record.method, record.row], _others(record, setting)
             if others not in known:

@@ -65,6 +65,25 @@ def test_what_else_the_grid_asks_for_is_no_part_of_a_cell():
     assert alone.items() <= everything.items()
 
 
+def test_only_the_row_without_noise_has_the_settings_that_are_its_own():
+    asked = ["suite=quick", "method=dp_vae"]
+    usual = {cell.row: cell for cell in cells(asked)}
+    changed = {cell.row: cell for cell in cells([*asked, "method.non_private.generator.rate=0.5"])}
+    assert {row for row in usual if usual[row].identity({}) != changed[row].identity({})} == {
+        "non_private"
+    }
+    rates = {row: cell.method.generator.rate for row, cell in changed.items()}
+    assert rates.pop("non_private") == 0.5
+    assert set(rates.values()) == {usual["private"].config.method.generator.rate}
+
+
+def test_a_setting_of_the_row_without_noise_that_the_method_has_not_is_refused():
+    asked = ["suite=quick", "method=dp_vae", "+method.non_private.generator.rte=0.5"]
+    [cell] = [cell for cell in cells(asked) if cell.row == "non_private"]
+    with pytest.raises(UserError, match=r"non_private of method dp_vae does not fit: .*rte"):
+        cell.method  # noqa: B018
+
+
 def test_a_budget_that_is_named_twice_is_one_cell():
     grid = cells(["suite=quick", "privacy.epsilon=[1,1.0]", "method=dp_wavelet"])
     assert [cell.epsilon for cell in grid if cell.row == "private"] == [1.0]
