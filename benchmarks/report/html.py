@@ -20,6 +20,7 @@ from benchmarks.report.intervals import intervals
 from benchmarks.report.marks import EXPLANATION, FLOOR_TITLE, READ
 from benchmarks.report.notes import footer, headlines, overspent
 from benchmarks.report.plots import Plot
+from benchmarks.report.quoted import COLUMNS, WARNING, quoted, title
 from benchmarks.report.setup import evaluation
 
 TEMPLATE = "report.html.j2"
@@ -59,6 +60,8 @@ def render(records: Sequence[Record], pictures: Mapping[str, Pictures]) -> str:
         ledger=[_ledger(r, key) for key, cells in lines(ordered).items() for r in cells],
         provenance=_provenance(ordered),
         floor_title=FLOOR_TITLE,
+        quoted_columns=COLUMNS,
+        quoted_warning=WARNING,
         explanation=EXPLANATION,
         read=READ,
     )
@@ -92,6 +95,8 @@ def _section(records: Sequence[Record], dataset: str, pictures: Pictures) -> dic
         "about": _about(mine),
         "comparison": comparison,
         "pictures": pictures,
+        "quoted": quoted(records, dataset),
+        "quoted_title": title(dataset),
         "grid_alt": _grid_alt(comparison),
     }
 

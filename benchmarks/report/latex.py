@@ -13,6 +13,7 @@ from benchmarks.report.comparison import Cell, Comparison, compare
 from benchmarks.report.facts import clean, datasets, label
 from benchmarks.report.marks import FLOOR_TITLE
 from benchmarks.report.notes import footer
+from benchmarks.report.quoted import COLUMNS, WARNING, Quoted, quoted, title
 from benchmarks.report.tables import OVERLAP
 
 SIGNS = {
@@ -28,11 +29,13 @@ SIGNS = {
 
 
 def latex(records: Sequence[Record]) -> str:
-    """A ``table*`` for every data set."""
+    """A ``table*`` for every data set, and one more where papers are quoted."""
     parts = ["% Made by python -m benchmarks.report; needs \\usepackage{booktabs}."]
     for dataset in datasets(records):
         mine = [record for record in records if record.dataset == dataset]
         parts.append(_table(compare(records, dataset), footer(mine)))
+        if found := quoted(records, dataset):
+            parts.append(_quoted(title(dataset), found))
     return "\n\n".join(parts) + "\n"
 
 
@@ -57,11 +60,20 @@ def _table(comparison: Comparison, notes: Sequence[str]) -> str:
         lead = [FLOOR_TITLE, "floor", *(["–"] if shown else [])]
         lines += [r"\midrule", _row(lead, comparison.floor)]
     said = [*(f"Failed: {text}" for text in comparison.failures), *notes]
+    return _float(label(comparison.dataset), columns, lines, said)
+
+
+def _quoted(caption: str, found: Sequence[Quoted]) -> str:
+    lines = [_row(COLUMNS), r"\midrule", *(_row(row.cells) for row in found)]
+    return _float(caption, "l" * len(COLUMNS), lines, [WARNING])
+
+
+def _float(caption: str, columns: str, lines: Sequence[str], said: Sequence[str]) -> str:
     return "\n".join(
         [
             r"\begin{table*}",
             r"\centering",
-            f"\\caption{{{escaped(label(comparison.dataset))}}}",
+            f"\\caption{{{escaped(caption)}}}",
             f"\\begin{{tabular}}{{{columns}}}",
             r"\toprule",
             *lines,

@@ -18,6 +18,7 @@ from benchmarks.report.comparison import COST_TITLES, Cell, Comparison, compare
 from benchmarks.report.facts import clean, datasets, label
 from benchmarks.report.marks import FLOOR_TITLE
 from benchmarks.report.notes import footer
+from benchmarks.report.quoted import COLUMNS, WARNING, Quoted, quoted, title
 
 OVERLAP = "overlap"
 """Of the pretraining data with the private records: beside epsilon, as it limits it."""
@@ -124,6 +125,9 @@ def markdown(records: Sequence[Record]) -> str:
         if comparison.failures:
             failures = "\n".join(f"- {_escape(text)}" for text in comparison.failures)
             parts.append(f"Failed cells:\n\n{failures}")
+        if found := quoted(records, dataset):
+            heading = f"#### {_escape(title(dataset))}\n\n{_escape(WARNING)}"
+            parts.append(f"{heading}\n\n{_markdown_quoted(found)}")
     parts.append("\n".join(f"- {_escape(sentence)}" for sentence in footer(records)))
     return "\n\n".join(parts) + "\n"
 
@@ -140,6 +144,11 @@ def _markdown_table(comparison: Comparison) -> str:
     lines = ["| " + " | ".join(map(_escape, row)) + " |" for row in rows]
     lines.insert(1, "|---|---|" + "---|" * shown + "--:|" * len(comparison.columns))
     return "\n".join(lines)
+
+
+def _markdown_quoted(found: Sequence[Quoted]) -> str:
+    rows = [COLUMNS, ("---",) * len(COLUMNS), *(row.cells for row in found)]
+    return "\n".join("| " + " | ".join(map(_escape, row)) + " |" for row in rows)
 
 
 def _markdown_cell(cell: Cell) -> str:
