@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import seaborn as sns
@@ -96,14 +97,14 @@ def pareto(seconds: Sequence[float] | pd.Series, costs: Sequence[float] | pd.Ser
 
 def _draw(ax: Axes, points: pd.DataFrame, metric: Metric, curves: Sequence[Look]) -> None:
     logarithmic = wide(points["score"])
-    rows = {point.name: point for point in points.itertuples(index=False)}
+    rows: dict[str, Any] = {row["name"]: row for _, row in points.iterrows()}
     for curve in curves:
         if (point := rows.get(curve.name)) is not None:
             ax.errorbar(
-                [point.seconds],
-                [point.score],
-                xerr=_interval(point.seconds, point.seconds_half_width, True),
-                yerr=_interval(point.score, point.score_half_width, logarithmic),
+                [point["seconds"]],
+                [point["score"]],
+                xerr=_interval(point["seconds"], point["seconds_half_width"], True),
+                yerr=_interval(point["score"], point["score_half_width"], logarithmic),
                 linestyle="none",
                 **curve.point,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import seaborn as sns
@@ -51,7 +52,8 @@ def _bars(table: pd.DataFrame, curves: dict[tuple[str, str], Look]) -> pd.DataFr
     rows = []
     for rate in RATES:
         timed = table[table["row"].isin(KINDS) & table[rate].notna()]
-        for (method, setup, row), cells in timed.groupby(["method", "setup", "row"]):
+        groups: Any = timed.groupby(["method", "setup", "row"])
+        for (method, setup, row), cells in groups:
             name, seeds = curves[method, setup].name, cells["seed"].nunique()
             rows.append([rate, name, row, len(cells), seeds, cells[rate].mean()])
     return pd.DataFrame(rows, columns=["rate", "name", "row", "cells", "seeds", "mean"])
