@@ -14,7 +14,9 @@ from benchmarks.cell import public_config
 from benchmarks.config import cells
 from benchmarks.record import Record, load_folder
 from benchmarks.report import markdown, write_summary
+from benchmarks.report.facts import datasets, slug
 from benchmarks.report.latex import latex
+from benchmarks.report.plots import plots_of
 from wavedp.dp.accounting import Event, epsilon_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +24,8 @@ RESULTS = ROOT / "results" / "embedded"
 TRAINED_CODES = ROOT / "results" / "trained_codes"
 ABLATION = ROOT / "results" / "ablation_scales"
 SUITES = [RESULTS, TRAINED_CODES, ABLATION]
+REPORTED = [*SUITES, ROOT / "results" / "tuning"]
+"""All that `make report` makes again of what is committed."""
 COLUMNS = [
     *("dataset", "method", "row", "epsilon_target", "epsilon_spent", "delta", "seed", "status"),
     *("sampling_probability", "noise_multiplier", "steps", "fd_toy", "clip_toy", "n_samples"),
@@ -69,13 +73,27 @@ def committed(folder: Path) -> list[Record]:
     return records
 
 
-@pytest.mark.parametrize("folder", SUITES, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", REPORTED, ids=lambda folder: folder.name)
 def test_summary_and_tables_are_made_from_the_records(folder: Path, tmp_path: Path) -> None:
     records = committed(folder)
     assert (folder / "table.md").read_text() == markdown(records)
     assert (folder / "table.tex").read_text() == latex(records)
     again = write_summary(records, tmp_path / "summary.csv")
     assert (folder / "summary.csv").read_bytes() == again.read_bytes()
+
+
+@pytest.mark.parametrize("folder", REPORTED, ids=lambda folder: folder.name)
+def test_plots_show_the_numbers_of_the_records(folder: Path) -> None:
+    """Pictures may differ in a pixel with another matplotlib; what they plot may not."""
+    records = committed(folder)
+    made = {
+        f"{name}-{slug(dataset)}": plot.data
+        for dataset in datasets(records)
+        for name, plot in plots_of(records, dataset).items()
+    }
+    assert {path.stem for path in (folder / "plots").glob("*.png")} == set(made)
+    for name, data in made.items():
+        assert (folder / "plots" / f"{name}.csv").read_text() == data, name
 
 
 @pytest.mark.parametrize("folder", SUITES, ids=lambda folder: folder.name)

@@ -16,8 +16,8 @@ from benchmarks.record import (
     load_folder,
     save,
 )
+from benchmarks.report import __main__ as command
 from benchmarks.report import make_report
-from benchmarks.report.__main__ import main
 from benchmarks.report.facts import label, number, plus_minus
 from benchmarks.report.grid import LEFT, sample_grid
 from benchmarks.report.plots import plots_of
@@ -113,7 +113,7 @@ def test_a_missing_suite_is_one_sentence_and_exit_code_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(arguments) == 2
+    assert command.main(arguments) == 2
     said = capsys.readouterr().err.strip()
     assert said
     assert "\n" not in said
@@ -126,8 +126,18 @@ def test_the_command_regenerates_a_suite(
 ) -> None:
     (suite.parent / "results").symlink_to(suite.parent)
     monkeypatch.chdir(suite.parent)
-    assert main(["suite=embedded"]) == 0
+    assert command.main(["suite=embedded"]) == 0
     assert capsys.readouterr().out.strip().endswith("report.html")
+
+
+def test_the_command_takes_several_suites(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[Path] = []
+    monkeypatch.setattr(command, "make_report", lambda folder, _: made.append(folder) or folder)
+    assert command.main(["suite=embedded", "elsewhere/tuning"]) == 0
+    assert made == [Path("results/embedded"), Path("elsewhere/tuning")]
+    assert capsys.readouterr().out.split() == ["results/embedded", "elsewhere/tuning"]
 
 
 @pytest.mark.parametrize(
