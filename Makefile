@@ -31,8 +31,8 @@ test-slow: $(VENV)/.ready  ## every test, the slow ones too
 mutants: $(VENV)/.ready  ## plants every known trap of DP training and shows that a test fails
 	$(RUN) -m tests.mutants
 
-report: $(VENV)/.ready  ## tables, plots and the page again, from the committed records
-	$(RUN) -m benchmarks.report suite=embedded
+report: $(VENV)/.ready  ## tables, plots and pages again, of every suite that has records
+	$(RUN) -m benchmarks.report $(patsubst %/records,%,$(wildcard results/*/records))
 
 checkpoints: $(VENV)/.ready  ## the public checkpoints and the yardstick again (about six hours)
 	$(RUN) -m benchmarks.yardstick train

@@ -35,7 +35,8 @@ from benchmarks.config import cells, make
 from benchmarks.console import console, run_command, track
 from benchmarks.evaluation import make_evaluation
 from benchmarks.report.facts import epsilon_text
-from benchmarks.report.plots import INK, MUTED, STYLE, png
+from benchmarks.report.plots.plot import png
+from benchmarks.report.plots.style import INK, MUTED, STYLE
 from benchmarks.run import with_private_side
 from benchmarks.written import write
 from wavedp.dp.errors import UserError

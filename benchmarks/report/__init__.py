@@ -19,7 +19,7 @@ from benchmarks.report.frame import aggregate, frame, write_summary
 from benchmarks.report.grid import prompts_of, sample_grid
 from benchmarks.report.html import Pictures, render
 from benchmarks.report.latex import latex
-from benchmarks.report.plots import metric_figure, throughput_figure
+from benchmarks.report.plots import plots_of
 from benchmarks.report.tables import markdown, print_tables, terminal
 from benchmarks.written import write
 from wavedp.dp.errors import UserError
@@ -40,8 +40,9 @@ GRID_COLUMNS = 8
 def make_report(suite_folder: Path, console: Console | None = None) -> Path:
     """Write the report of a suite and return the path of ``report.html``.
 
-    Writes ``summary.csv``, ``table.md``, ``table.tex``, ``plots/*.png``, ``grid-<dataset>.png``
-    and ``report.html`` into ``suite_folder``, and prints the tables if a console is given.
+    Writes ``summary.csv``, ``table.md``, ``table.tex``, ``plots/*.png`` with the numbers that they
+    show as ``plots/*.csv``, ``grid-<dataset>.png`` and ``report.html`` into ``suite_folder``, and
+    prints the tables if a console is given.
 
     Raises:
         UserError: the folder holds no records.
@@ -72,18 +73,16 @@ def _pictures(suite_folder: Path, records: Sequence[Record], dataset: str) -> Pi
         for start in starts
     )
     return Pictures(
-        metrics=metric_figure(records, dataset),
-        throughput=throughput_figure(records, dataset),
+        plots=plots_of(records, dataset),
         grids=tuple(_png(grid) for grid in grids if grid is not None),
         prompts=tuple(prompts),
     )
 
 
 def _write_pictures(suite_folder: Path, dataset: str, pictures: Pictures) -> None:
-    if pictures.metrics:
-        write(suite_folder / "plots" / f"metrics-{dataset}.png", pictures.metrics)
-    if pictures.throughput:
-        write(suite_folder / "plots" / f"throughput-{dataset}.png", pictures.throughput)
+    for name, plot in pictures.plots.items():
+        write(suite_folder / "plots" / f"{name}-{dataset}.png", plot.picture)
+        write(suite_folder / "plots" / f"{name}-{dataset}.csv", plot.data)
     if pictures.grids:
         write(suite_folder / f"grid-{dataset}.png", pictures.grids[0])
 

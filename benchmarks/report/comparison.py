@@ -140,6 +140,13 @@ def rivals(means: pd.DataFrame) -> list[pd.DataFrame]:
     return [group for _, group in private[within].groupby(keys, dropna=False)]
 
 
+def most_rivals(means: pd.DataFrame) -> pd.DataFrame | None:
+    """The group of :func:`rivals` with the most methods; of equals that of the largest epsilon."""
+    groups = rivals(means)
+    order = [(group["method"].nunique(), group["epsilon_target"].iloc[0]) for group in groups]
+    return groups[order.index(max(order))] if groups else None
+
+
 def _line(
     key: LineKey,
     records: Sequence[Record],

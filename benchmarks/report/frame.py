@@ -137,13 +137,17 @@ def write_summary(records: Iterable[Record], path: Path) -> Path:
 
     Numbers have six significant digits; an infinite epsilon is ``inf``, a missing value empty.
     """
-    table = frame(records)
+    return write(path, csv_text(frame(records)))
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """A table as CSV, the same text for the same numbers; see :func:`write_summary`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table.columns)
     for values in table.itertuples(index=False):
         writer.writerow([_csv(value) for value in values])
-    return write(path, text.getvalue())
+    return text.getvalue()
 
 
 def _csv(value: Any) -> str:

@@ -19,6 +19,8 @@ from benchmarks.report.frame import LineKey, lines, select
 from benchmarks.report.intervals import intervals
 from benchmarks.report.marks import EXPLANATION, FLOOR_TITLE, READ
 from benchmarks.report.notes import footer, headlines, overspent
+from benchmarks.report.plots import Plot
+from benchmarks.report.quoted import COLUMNS, WARNING, quoted, title
 from benchmarks.report.setup import evaluation
 
 TEMPLATE = "report.html.j2"
@@ -26,11 +28,12 @@ TEMPLATE = "report.html.j2"
 
 @dataclass(frozen=True)
 class Pictures:
-    """The images of one dataset, as PNG bytes; None or nothing where there are none."""
+    """The images of one dataset; nothing where there are none."""
 
-    metrics: bytes | None
-    throughput: bytes | None
+    plots: Mapping[str, Plot]
+    """By name, see :data:`benchmarks.report.plots.FIGURES`."""
     grids: tuple[bytes, ...]
+    """PNG."""
     prompts: tuple[str, ...]
 
 
@@ -51,11 +54,14 @@ def render(records: Sequence[Record], pictures: Mapping[str, Pictures]) -> str:
         facts=_facts(ordered),
         headlines=headlines(ordered),
         sections=[_section(ordered, name, pictures[name]) for name in datasets(ordered)],
+        bands=any("bands" in images.plots for images in pictures.values()),
         footer=footer(ordered),
         intervals=intervals(ordered),
         ledger=[_ledger(r, key) for key, cells in lines(ordered).items() for r in cells],
         provenance=_provenance(ordered),
         floor_title=FLOOR_TITLE,
+        quoted_columns=COLUMNS,
+        quoted_warning=WARNING,
         explanation=EXPLANATION,
         read=READ,
     )
@@ -89,7 +95,8 @@ def _section(records: Sequence[Record], dataset: str, pictures: Pictures) -> dic
         "about": _about(mine),
         "comparison": comparison,
         "pictures": pictures,
-        "metrics_alt": _metrics_alt(comparison),
+        "quoted": quoted(records, dataset),
+        "quoted_title": title(dataset),
         "grid_alt": _grid_alt(comparison),
     }
 
@@ -104,11 +111,6 @@ def _about(records: Sequence[Record]) -> str:
         f"{', '.join(f'{count:,}' for count in counts)} private records, "
         f"version {', '.join(versions)}{''.join(f'; {text}' for text in protocols)}"
     )
-
-
-def _metrics_alt(comparison: Comparison) -> str:
-    names = ", ".join(metric.shown for metric in comparison.metrics)
-    return f"Line plots of {names} against epsilon, by method. The comparison has the numbers."
 
 
 def _grid_alt(comparison: Comparison) -> str:

@@ -14,6 +14,7 @@ from benchmarks.report.facts import clean, datasets, label
 from benchmarks.report.marks import FLOOR_TITLE
 from benchmarks.report.notes import footer
 from benchmarks.report.overview import Overview, overview
+from benchmarks.report.quoted import COLUMNS, WARNING, Quoted, quoted, title
 from benchmarks.report.tables import OVERLAP
 
 SIGNS = {
@@ -29,11 +30,13 @@ SIGNS = {
 
 
 def latex(records: Sequence[Record]) -> str:
-    """A ``table*`` for every data set."""
+    """A ``table*`` for every data set, and one more where papers are quoted."""
     parts = ["% Made by python -m benchmarks.report; needs \\usepackage{booktabs}."]
     for dataset in datasets(records):
         mine = [record for record in records if record.dataset == dataset]
         parts.append(_table(compare(records, dataset), footer(mine)))
+        if found := quoted(records, dataset):
+            parts.append(_quoted(title(dataset), found))
     return "\n\n".join(parts) + "\n"
 
 
@@ -57,19 +60,32 @@ def _table(comparison: Comparison, notes: Sequence[str]) -> str:
     if comparison.floor:
         lead = [FLOOR_TITLE, "floor", *(["–"] if shown else [])]
         lines += [r"\midrule", _row(lead, comparison.floor)]
-    before = _overview(overview(comparison)) if comparison.metrics else []
+    tabulars = [_overview(overview(comparison))] if comparison.metrics else []
+    tabulars.append(_tabular(columns, lines))
     said = [*(f"Failed: {text}" for text in comparison.failures), *notes]
+    return _float(label(comparison.dataset), tabulars, said)
+
+
+def _overview(found: Overview) -> str:
+    rows = [
+        _row([name], [cell or Cell("") for cell in cells]) for name, cells in found.methods.items()
+    ]
+    heading = _row([found.title, *found.columns])
+    return _tabular("l" + "r" * len(found.columns), [heading, r"\midrule", *rows])
+
+
+def _quoted(caption: str, found: Sequence[Quoted]) -> str:
+    lines = [_row(COLUMNS), r"\midrule", *(_row(row.cells) for row in found)]
+    return _float(caption, [_tabular("l" * len(COLUMNS), lines)], [WARNING])
+
+
+def _float(caption: str, tabulars: Sequence[str], said: Sequence[str]) -> str:
     return "\n".join(
         [
             r"\begin{table*}",
             r"\centering",
-            f"\\caption{{{escaped(label(comparison.dataset))}}}",
-            *before,
-            f"\\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}",
+            f"\\caption{{{escaped(caption)}}}",
+            "\n\\par\\bigskip\n".join(tabulars),
             r"\par\smallskip\footnotesize\raggedright",
             *(escaped(sentence) for sentence in said),
             r"\end{table*}",
@@ -77,20 +93,9 @@ def _table(comparison: Comparison, notes: Sequence[str]) -> str:
     )
 
 
-def _overview(found: Overview) -> list[str]:
-    rows = [
-        _row([name], [cell or Cell("") for cell in cells]) for name, cells in found.methods.items()
-    ]
-    return [
-        f"\\begin{{tabular}}{{l{'r' * len(found.columns)}}}",
-        r"\toprule",
-        _row([found.title, *found.columns]),
-        r"\midrule",
-        *rows,
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\par\bigskip",
-    ]
+def _tabular(columns: str, lines: Sequence[str]) -> str:
+    begin, end = f"\\begin{{tabular}}{{{columns}}}", r"\end{tabular}"
+    return "\n".join([begin, r"\toprule", *lines, r"\bottomrule", end])
 
 
 def _row(texts: Sequence[str], cells: Sequence[Cell] = ()) -> str:

@@ -22,6 +22,7 @@ from benchmarks.report.facts import clean, datasets, label
 from benchmarks.report.marks import FLOOR_TITLE
 from benchmarks.report.notes import footer
 from benchmarks.report.overview import Overview, overview
+from benchmarks.report.quoted import COLUMNS, WARNING, Quoted, quoted, title
 
 OVERLAP = "overlap"
 """Of the pretraining data with the private records: beside epsilon, as it limits it."""
@@ -131,6 +132,9 @@ def markdown(records: Sequence[Record]) -> str:
         if comparison.failures:
             failures = "\n".join(f"- {_escape(text)}" for text in comparison.failures)
             parts.append(f"Failed cells:\n\n{failures}")
+        if found := quoted(records, dataset):
+            heading = f"#### {_escape(title(dataset))}\n\n{_escape(WARNING)}"
+            parts.append(f"{heading}\n\n{_markdown_quoted(found)}")
     parts.append("\n".join(f"- {_escape(sentence)}" for sentence in footer(records)))
     return "\n\n".join(parts) + "\n"
 
@@ -157,6 +161,10 @@ def _markdown_table(comparison: Comparison) -> str:
 def _markdown_lines(rows: Sequence[Sequence[str]], rule: str) -> str:
     heading, *rest = ["| " + " | ".join(map(_escape, row)) + " |" for row in rows]
     return "\n".join([heading, rule, *rest])
+
+
+def _markdown_quoted(found: Sequence[Quoted]) -> str:
+    return _markdown_lines([COLUMNS, *(row.cells for row in found)], "|---" * len(COLUMNS) + "|")
 
 
 def _markdown_cell(cell: Cell) -> str:

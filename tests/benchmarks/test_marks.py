@@ -15,11 +15,13 @@ from report_records import record
 from rich.console import Console
 
 from benchmarks.record import MetricValue, Record, save
-from benchmarks.report import make_report, plots
+from benchmarks.report import make_report
 from benchmarks.report.facts import metrics_of
 from benchmarks.report.intervals import intervals
 from benchmarks.report.marks import read_by, reading, score_line, shown_name
 from benchmarks.report.notes import footer, headlines
+from benchmarks.report.plots import plot as drawing
+from benchmarks.report.plots.epsilon import metric_figure
 from benchmarks.report.tables import markdown, print_tables
 
 SHOWN = {
@@ -174,8 +176,8 @@ def test_the_summary_has_a_column_that_says_what_was_read(folder: Path) -> None:
 
 def drawn(records: Sequence[Record], monkeypatch: pytest.MonkeyPatch) -> Figure:
     figures: list[Figure] = []
-    monkeypatch.setattr(plots, "png", lambda figure: figures.append(figure) or b"")
-    plots.metric_figure(records, "toy_shapes")
+    monkeypatch.setattr(drawing, "png", lambda figure: figures.append(figure) or b"")
+    metric_figure(records, "toy_shapes")
     return figures[0]
 
 

@@ -14,7 +14,9 @@ from benchmarks.cell import public_config
 from benchmarks.config import cells, compose
 from benchmarks.record import Record, load_folder
 from benchmarks.report import markdown, write_summary
+from benchmarks.report.facts import datasets, slug
 from benchmarks.report.latex import latex
+from benchmarks.report.plots import plots_of
 from benchmarks.tune import SEARCHES
 from wavedp.dp.accounting import Event, epsilon_of
 
@@ -80,6 +82,20 @@ def test_summary_and_tables_are_made_from_the_records(folder: Path, tmp_path: Pa
     assert (folder / "table.tex").read_text() == latex(records)
     again = write_summary(records, tmp_path / "summary.csv")
     assert (folder / "summary.csv").read_bytes() == again.read_bytes()
+
+
+@pytest.mark.parametrize("folder", SUITES, ids=lambda folder: folder.name)
+def test_plots_show_the_numbers_of_the_records(folder: Path) -> None:
+    """Pictures may differ in a pixel with another matplotlib; what they plot may not."""
+    records = committed(folder)
+    made = {
+        f"{name}-{slug(dataset)}": plot.data
+        for dataset in datasets(records)
+        for name, plot in plots_of(records, dataset).items()
+    }
+    assert {path.stem for path in (folder / "plots").glob("*.png")} == set(made)
+    for name, data in made.items():
+        assert (folder / "plots" / f"{name}.csv").read_text() == data, name
 
 
 @pytest.mark.parametrize("folder", SUITES, ids=lambda folder: folder.name)

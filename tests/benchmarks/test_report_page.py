@@ -16,11 +16,11 @@ from benchmarks.record import (
     load_folder,
     save,
 )
+from benchmarks.report import __main__ as command
 from benchmarks.report import make_report
-from benchmarks.report.__main__ import main
 from benchmarks.report.facts import label, number, plus_minus
 from benchmarks.report.grid import LEFT, sample_grid
-from benchmarks.report.plots import metric_figure, throughput_figure
+from benchmarks.report.plots import plots_of
 from wavedp.dp.errors import UserError
 
 
@@ -49,7 +49,7 @@ def test_the_page_is_self_contained_and_escaped(suite: Path) -> None:
     assert page.addresses
     assert all(address.startswith(("data:image/png;base64,", "#")) for address in page.addresses)
     assert not re.search(r"url\(|@import|https?://", re.sub(r"base64,[^\"]*", "", text))
-    assert page.tags.count("img") == 2 * 4
+    assert page.tags.count("img") == 2 * 5
     assert page.silent_images == 0
 
 
@@ -67,7 +67,10 @@ def test_everything_is_the_same_byte_for_byte(suite: Path, tmp_path: Path) -> No
     shutil.copytree(suite, copy)
     made = [p for p in copy.rglob("*") if p.is_file() and p.parent.name in ("embedded", "plots")]
     assert {"summary.csv", "table.md", "report.html", "grid-toy_faces.png"} < {p.name for p in made}
-    assert {"metrics-toy_faces.png", "throughput-toy_shapes.png"} < {p.name for p in made}
+    plots = {
+        f"{n}-toy_faces.{end}" for n in ("metrics", "cost", "throughput") for end in ("png", "csv")
+    }
+    assert plots < {p.name for p in made}
     for path in made:
         path.unlink()
     make_report(copy)
@@ -99,8 +102,7 @@ def test_a_suite_in_which_everything_failed_still_reports(tmp_path: Path) -> Non
         save(item, tmp_path / "records")
     text = make_report(tmp_path).read_text(encoding="utf-8")
     assert "no memory" in text
-    assert metric_figure(failed, "toy_shapes") is None
-    assert throughput_figure(failed, "toy_shapes") is None
+    assert plots_of(failed, "toy_shapes") == {}
 
 
 @pytest.mark.parametrize("arguments", [["suite=nowhere"], [], ["a", "b"], ["no/such/folder"]])
@@ -111,7 +113,7 @@ def test_a_missing_suite_is_one_sentence_and_exit_code_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(arguments) == 2
+    assert command.main(arguments) == 2
     said = capsys.readouterr().err.strip()
     assert said
     assert "\n" not in said
@@ -124,8 +126,18 @@ def test_the_command_regenerates_a_suite(
 ) -> None:
     (suite.parent / "results").symlink_to(suite.parent)
     monkeypatch.chdir(suite.parent)
-    assert main(["suite=embedded"]) == 0
+    assert command.main(["suite=embedded"]) == 0
     assert capsys.readouterr().out.strip().endswith("report.html")
+
+
+def test_the_command_takes_several_suites(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[Path] = []
+    monkeypatch.setattr(command, "make_report", lambda folder, _: made.append(folder) or folder)
+    assert command.main(["suite=embedded", "elsewhere/tuning"]) == 0
+    assert made == [Path("results/embedded"), Path("elsewhere/tuning")]
+    assert capsys.readouterr().out.split() == ["results/embedded", "elsewhere/tuning"]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from matplotlib.figure import Figure
@@ -13,13 +13,16 @@ from PIL import Image
 from report_records import record
 
 from benchmarks.record import Evaluated, NotComputed, Record
-from benchmarks.report import plots
 from benchmarks.report.comparison import compare
 from benchmarks.report.frame import aggregate, frame
 from benchmarks.report.grid import sample_grid
 from benchmarks.report.html import render
 from benchmarks.report.intervals import intervals
 from benchmarks.report.notes import footer, headlines
+from benchmarks.report.plots import Plot
+from benchmarks.report.plots import plot as drawing
+from benchmarks.report.plots.epsilon import metric_figure
+from benchmarks.report.plots.throughput import throughput_figure
 from benchmarks.report.setup import Setups
 from benchmarks.report.tables import markdown
 
@@ -211,28 +214,28 @@ def test_every_part_of_the_report_keeps_setups_apart(tmp_path: Path) -> None:
 
 
 class _Empty:
-    metrics = throughput = None
+    plots: ClassVar[dict[str, Plot]] = {}
     grids = prompts = ()
 
 
 def drawn(make: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> Figure:
     figures: list[Figure] = []
-    monkeypatch.setattr(plots, "png", lambda figure: figures.append(figure) or b"")
+    monkeypatch.setattr(drawing, "png", lambda figure: figures.append(figure) or b"")
     make()
     return figures[0]
 
 
 def test_each_setup_is_a_curve_and_a_bar_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     records = [*two_setups(), *two_setups(epsilon=10.0)]
-    figure = drawn(lambda: plots.metric_figure(records, "toy_shapes"), monkeypatch)
+    figure = drawn(lambda: metric_figure(records, "toy_shapes"), monkeypatch)
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend == ["A (a)", "A (b)", "real images†"]
     for curve in figure.axes[0].containers:
         assert len(curve[0].get_xdata()) == 2
     cost = records[1].cost.model_copy(update={"train_examples_per_s": 10.0})
     slow = [records[0], records[1].model_copy(update={"cost": cost})]
-    figure = drawn(lambda: plots.throughput_figure(slow, "toy_shapes"), monkeypatch)
-    bars = [bar.get_width() for bar in figure.axes[0].containers[0]]
+    figure = drawn(lambda: throughput_figure(slow, "toy_shapes"), monkeypatch)
+    bars = [container[0].get_width() for container in figure.axes[0].containers]
     assert bars == [1280.0, 10.0]
 
 
