@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -153,8 +153,9 @@ class Watched:
                 line.failed += 1
             else:
                 line.waiting += 1
-        for (*kind, _), line in groups.items():
-            line.seconds = median(took[tuple(kind)]) if tuple(kind) in took else None
+        for (dataset, method, row, _), line in groups.items():
+            known = took.get((dataset, method, row))
+            line.seconds = median(known) if known else None
         return list(groups.values())
 
     def _record(self, name: str) -> Record | None:
@@ -231,17 +232,11 @@ def summary(lines: Sequence[Line]) -> str:
     said = f"{done} of {total} cells done, {running} running, {failed} failed, {waiting} to do."
     if not running + waiting:
         return said
-    known = sum(_known(lines))
+    known = sum(line.work or 0.0 for line in lines)
     unknown = count(lambda line: line.running + line.waiting if line.work is None else 0)
     beside = f", and {unknown} cells that no record tells the time of" if unknown else ""
     by = f" by {running} processes" if running > 1 else ""
     return f"{said} Time left{by}: {shown_time(known / max(1, running))}{beside}."
-
-
-def _known(lines: Sequence[Line]) -> Iterator[float]:
-    for line in lines:
-        if line.work is not None:
-            yield line.work
 
 
 if __name__ == "__main__":

@@ -178,8 +178,11 @@ def seen(place):
 def killed_until_done(grid, place, moments, length):
     """Kill a grid again and again; returns how often a running process was hit.
 
-    Every other kill comes while a process starts and checks, the others once it has begun to
-    change something.
+    Every other kill comes at any time since the start, most of them while the process loads and
+    checks, the others once it has begun to change something.
+
+    Args:
+        length: seconds of the whole grid, by which the moments follow the speed of the machine.
     """
     kills = 0
     while True:
@@ -190,7 +193,7 @@ def killed_until_done(grid, place, moments, length):
             before = seen(place)
             while process.poll() is None and seen(place) == before:
                 time.sleep(0.01)
-            _wait(process, moments.uniform(0, 0.8))
+            _wait(process, moments.uniform(0, length / 5))
         process.kill()
         told = process.communicate()[1]
         if process.returncode == 0:
