@@ -248,7 +248,7 @@ def parse(content: bytes, place: str | Path) -> Record:
                 "folder."
             )
         if version < SCHEMA_VERSION:
-            content = json.dumps(_migrated(fields, version))
+            content = json.dumps(_migrated(fields, version)).encode()
         return Record.model_validate_json(content)
     # Of a file that is not JSON, or of another shape; pydantic's error is a ValueError.
     except (ValueError, TypeError, LookupError, RecursionError) as error:

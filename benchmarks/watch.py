@@ -94,7 +94,7 @@ def main(arguments: list[str]) -> int:
     return 1 if any(line.failed for line in found) else 0
 
 
-def _follow(watched: Watched, console: Console) -> Sequence[Line]:
+def _follow(watched: Watched, console: Console) -> list[Line]:
     """Look again and again until nothing is left to be done, or Ctrl-C."""
     found = watched.lines()
     # Here nothing has to come to a safe place first.
