@@ -326,8 +326,8 @@ def keep_earlier(ledger: Path) -> None:
     The new run draws new noise and is another generator with its own epsilon. What the earlier
     one spent stays on disk: its weights or samples may have been seen, and the two compose.
     """
-    if not ledger.exists():
-        return
+    if not ledger.exists() or len(ledger.read_bytes().splitlines()) < 2:
+        return  # killed before it asked anything: there is nothing to compose with
     number = 1
     while (aside := ledger.with_suffix(f".{number}.jsonl")).exists():
         number += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,6 +11,9 @@ from filelock import FileLock, Timeout
 
 from benchmarks.record import Record, load
 from wavedp.dp.errors import UserError
+
+PATIENCE = 0.1
+"""Seconds in which a lock is asked for again: who only looks (:func:`held`) has it for less."""
 
 
 class Claim:
@@ -23,7 +27,7 @@ class Claim:
 
     def __init__(self, folder: Path, cache: Path, cell: str) -> None:
         self._record = folder / "records" / f"{cell}.json"
-        self._locks = [place / "locks" / f"{cell}.lock" for place in (folder, cache)]
+        self._locks = [_lock_of(place, cell) for place in (folder, cache)]
         self._before = self._written()
 
     @contextmanager
@@ -49,6 +53,23 @@ class Claim:
         return found.st_mtime_ns, found.st_ino
 
 
+def held(folder: Path, cell: str) -> bool:
+    """Whether a process runs a cell now. It takes nothing from who wants to.
+
+    Args:
+        folder: the suite's results folder.
+    """
+    path = _lock_of(folder, cell)
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):  # which of them is the file system's choice
+            return True
+    return False
+
+
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Run a grid by force, as the only process that does: two would run every cell twice.
@@ -71,7 +92,7 @@ def _locked(path: Path) -> Iterator[bool]:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=PATIENCE, poll_interval=PATIENCE / 4)
     except Timeout:
         yield False
         return
@@ -79,3 +100,7 @@ def _locked(path: Path) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+def _lock_of(place: Path, cell: str) -> Path:
+    return place / "locks" / f"{cell}.lock"

@@ -73,7 +73,8 @@ def show(grid: Sequence[Cell], evaluations: Mapping[str, Evaluation], folder: Pa
     unknown = sum(line.left for line in found if line.seconds is None)
     beside = f", and {unknown} that no record tells the time of" if unknown else ""
     console.print(
-        f"\n{len(grid)} cells, {left} of them to be run: {_time(known)}{beside}.", soft_wrap=True
+        f"\n{len(grid)} cells, {left} of them to be run: {shown_time(known)}{beside}.",
+        soft_wrap=True,
     )
     console.print(f"Results: {folder}", soft_wrap=True)
 
@@ -132,7 +133,7 @@ def _texts(line: Line) -> list[str]:
     sigma, rate = NOTHING, NOTHING
     if isinstance(plan, DPPlan):
         sigma, rate = f"{plan.noise_multiplier:.3g}", f"{plan.expected_batch / plan.records:.3g}"
-    time = "?" if line.seconds is None else _time(line.left * line.seconds)
+    time = "?" if line.seconds is None else shown_time(line.left * line.seconds)
     return [
         f"  {label(cell.config.method.name)}",
         row_label(cell.row, epsilon),
@@ -144,7 +145,8 @@ def _texts(line: Line) -> list[str]:
     ]
 
 
-def _time(seconds: float) -> str:
+def shown_time(seconds: float) -> str:
+    """Seconds, minutes or hours, for people."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -72,17 +72,30 @@ class Finetuned(Provisional):
     def open(self, digest: str) -> bytes | None:
         """The kept file, if it is the one of that SHA-256: cells of two suites may have one name,
         and each its own noise."""
-        try:
-            content = self.file.read_bytes()
-        except OSError:
-            return None
-        return content if hashlib.sha256(content).hexdigest() == digest else None
+        return _known(self.file, digest)
+
+    def finish(self, digest: str | None) -> None:
+        """Keep what was written for a record, if its process was killed between the two.
+
+        Args:
+            digest: what the record says; None where it knows of no weights.
+        """
+        self.settle(digest is not None and _known(self._partial, digest) is not None)
 
     @property
     def public_parts(self) -> list[str]:
         """The parts of the kept weights' generator that public checkpoints hold."""
         with safe_open(self.file, "pt") as opened:
             return str((opened.metadata() or {}).get(PARTS, "")).split()
+
+
+def _known(path: Path, digest: str) -> bytes | None:
+    """A file's content, if it is the one of that SHA-256."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    return content if hashlib.sha256(content).hexdigest() == digest else None
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 from pathlib import Path
 
@@ -57,6 +58,27 @@ def check_room(folder: Path, disk_mb: float, memory_mb: float) -> None:
         raise UserError(
             f"{available:.0f} MB of memory are available and the run needs about "
             f"{memory_mb:.0f} MB; close other programs, or use fewer records and samples."
+        )
+
+
+def check_writable(folder: Path, setting: str) -> None:
+    """Refuse to start where a folder can neither be made nor written.
+
+    Args:
+        setting: what names the folder, for the error.
+
+    Raises:
+        UserError: it cannot.
+    """
+    place = existing_parent(folder)
+    if not place.is_dir():
+        raise UserError(
+            f"{place} is a file, and a folder is needed there: set {setting} elsewhere."
+        )
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(
+            f"{place} cannot be written by you: set {setting} to a folder that can, or have its "
+            "owner open it."
         )
 
 

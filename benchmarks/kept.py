@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.written import replacing
 from wavedp.dp.answers import folder as accounting_folder
+from wavedp.dp.written import replacing
 
 
 def kept(key: str, make: Callable[[], np.ndarray]) -> np.ndarray:

@@ -1,21 +1,32 @@
 """The record: one validated JSON file per cell, from which every table and plot is made.
 
-Schema version 1. A record says what ran (resolved configuration, code revision, public
-weights, hardware), what it cost in privacy (target, spent, every query) and in time and
-memory, and how it scored, with the sample counts and the protocol of every metric.
+A record says what ran (resolved configuration, code revision, public weights, hardware), what it
+cost in privacy (target, spent, every query) and in time and memory, and how it scored, with the
+sample counts and the protocol of every metric. One of an older version is migrated when it is
+loaded, and its file stays as it is: see ``MIGRATIONS``. A field that older records may lack needs
+no new version.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from benchmarks.written import write
 from wavedp.dp.errors import UserError
 
 SCHEMA_VERSION = 1
+
+Fields = dict[str, Any]
+
+MIGRATIONS: Sequence[Callable[[Fields], Fields]] = ()
+"""The first makes a record of version 2 of one of version 1, as their files have them, the next one
+of version 3, and so on. Who raises ``SCHEMA_VERSION`` adds one, and keeps records of the version
+before in ``tests/benchmarks/records``."""
 
 Row = Literal["pretrained", "private", "non_private", "oracle"]
 
@@ -187,17 +198,35 @@ class Record(_Part):
 
 
 def save(record: Record, folder: Path) -> Path:
-    """Write ``folder/<cell>.json`` atomically and return its path."""
-    return write(folder / f"{record.cell}.json", record.model_dump_json(indent=1) + "\n")
+    """Write ``folder/<cell>.json`` atomically and return its path.
+
+    Raises:
+        UserError: the disk does not take it; what was there stays.
+    """
+    path = folder / f"{record.cell}.json"
+    try:
+        return write(path, record.model_dump_json(indent=1) + "\n")
+    except OSError as error:
+        raise UserError(
+            f"The record {path} cannot be written ({error.strerror or error}): free some space or "
+            "mend the folder, and run the same command again."
+        ) from error
 
 
 def load(path: Path) -> Record:
     """Read one record.
 
     Raises:
-        UserError: the file is not a record, or is of a newer schema.
+        UserError: the file cannot be read, is not a record, or is of a newer schema.
     """
-    return parse(path.read_bytes(), path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror or error}): mend it, or move it out of the "
+            "results folder."
+        ) from error
+    return parse(content, path)
 
 
 def parse(content: bytes, place: str | Path) -> Record:
@@ -210,14 +239,48 @@ def parse(content: bytes, place: str | Path) -> Record:
         UserError: as :func:`load`.
     """
     try:
+        fields = json.loads(content)
+        version = fields["schema_version"]
+        if version > SCHEMA_VERSION:
+            raise UserError(
+                f"{place} is a record of schema {version}, and this WaveDP reads schema "
+                f"{SCHEMA_VERSION} or older: update it, or move the file out of the results "
+                "folder."
+            )
+        if version < SCHEMA_VERSION:
+            content = json.dumps(_migrated(fields, version)).encode()
         return Record.model_validate_json(content)
-    except ValidationError as error:
+    # Of a file that is not JSON, or of another shape; pydantic's error is a ValueError.
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise UserError(
-            f"{place} is not a record of schema {SCHEMA_VERSION} or older; move it out of the "
-            "results folder."
+            f"{place} is not a record of schema {SCHEMA_VERSION} or older, or is damaged: move it "
+            "out of the results folder."
         ) from error
 
 
+def _migrated(fields: Fields, version: int) -> Fields:
+    """A record's fields as the present schema has them."""
+    if version < 1:
+        raise ValueError("there is no such version")
+    for migrate in MIGRATIONS[version - 1 :]:
+        fields, version = migrate(fields), version + 1
+    return {**fields, "schema_version": version}
+
+
 def load_folder(folder: Path) -> list[Record]:
-    """All records of a folder, sorted by cell; an empty list if there is none."""
-    return [load(path) for path in sorted(folder.glob("*.json"))]
+    """All records of a folder, sorted by cell; an empty list if there is none.
+
+    Raises:
+        UserError: as :func:`load`, or a file does not have the name of its cell, of which there may
+            be another one.
+    """
+    records = []
+    for path in sorted(folder.glob("*.json")):
+        record = load(path)
+        if record.cell != path.stem:
+            raise UserError(
+                f"{path} holds the record of {record.cell}: give it that name, or move it out of "
+                "the results folder if it is a copy."
+            )
+        records.append(record)
+    return records

@@ -27,6 +27,7 @@ from benchmarks.cell import (
     finetune,
     finetuned_of,
     identity_of,
+    images_of,
     ledger_of,
     make_generator,
     make_plan,
@@ -55,6 +56,9 @@ from wavedp.dp.errors import UserError
 
 PAUSE = 2.0
 """Seconds between two looks at what other processes run."""
+
+WRITTEN = ("records", "ledgers", "samples", "locks")
+"""Parts of a results folder that a run writes."""
 
 
 def main(overrides: list[str]) -> int:
@@ -131,6 +135,9 @@ def check(grid: list[Cell]) -> tuple[dict[str, Dataset], dict[str, Evaluation]]:
         if cell.config.dataset.name not in datasets:
             datasets[cell.config.dataset.name] = with_private_side(make(cell.config.dataset))
     folder = results_folder(grid[0], datasets)
+    for part in WRITTEN:
+        hardware.check_writable(folder / part, "results_dir")
+    hardware.check_writable(Path(config.cache_dir), "cache_dir")
     todo = [cell for cell in grid if finished(cell, folder) is None]
     check_room(grid, todo, datasets, protocol, names)
     for dataset in datasets.values():
@@ -195,6 +202,8 @@ def _run_dataset(
     done = [(cell, record) for cell, record in mine if record is not None]
     if done:
         console.print(f"{name}: {len(done)} of {len(mine)} cells are already recorded")
+    for cell, record in done:
+        _finish(cell, record, evaluation, folder)
     config = mine[0][0].config
     protocol, device = protocol_of(config.suite), hardware.pick_device(config.hardware.device)
     names = metrics_of(config.suite, protocol)
@@ -281,6 +290,22 @@ def _keep(cell: Cell, record: Record, folder: Path) -> None:
     if record.finetuned:
         finetuned_of(cell, record.cell).keep()
     checkpoints_of(cell, ledger_of(folder, record.cell)).remove()
+
+
+def _finish(cell: Cell, record: Record, evaluation: Evaluation, folder: Path) -> None:
+    """Do what a process left to do that was killed as soon as it had saved a record.
+
+    Its samples are there and cannot be had again. Does nothing while another process has the cell.
+    """
+    samples, weights = samples_of(cell, record.cell), finetuned_of(cell, record.cell)
+    checkpoints = checkpoints_of(cell, ledger_of(folder, record.cell))
+    if not (samples.unsettled or weights.unsettled or checkpoints.started):
+        return
+    with _claim(cell, folder).taken() as mine:
+        if mine:
+            samples.finish(images_of(cell.row, evaluation), folder / str(record.samples))
+            weights.finish(record.finetuned)
+            checkpoints.remove()
 
 
 def _failed(cell: Cell, record: Record, folder: Path) -> str:

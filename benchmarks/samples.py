@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.written import Provisional, replacing
+from benchmarks.written import Provisional
 from wavedp.dp.errors import UserError
+from wavedp.dp.written import replacing
 
 STRIP = 16
 """Samples kept as a picture, one per shared prompt."""
@@ -89,15 +90,28 @@ class Samples(Provisional):
         Returns:
             None if they are not there, or are those of another run.
         """
-        try:
-            images = _mapped(self.file)
-            with Image.open(strip) as picture:
-                first = np.asarray(picture.convert("RGB"))
-        except (OSError, ValueError, EOFError):
-            return None
-        if images.ndim != 4 or len(images) != count or images.dtype != np.uint8:
-            return None
-        return images if np.array_equal(side_by_side(images[:STRIP]), first) else None
+        return _shown(self.file, count, strip)
+
+    def finish(self, count: int, strip: Path) -> None:
+        """Keep what was drawn for a record, if its process was killed between the two.
+
+        Args:
+            count, strip: as for :meth:`open`.
+        """
+        self.settle(_shown(self._partial, count, strip) is not None)
+
+
+def _shown(path: Path, count: int, strip: Path) -> np.ndarray | None:
+    """Samples in a file, if there are so many and they are those of a picture."""
+    try:
+        images = _mapped(path)
+        with Image.open(strip) as picture:
+            first = np.asarray(picture.convert("RGB"))
+    except (OSError, ValueError, EOFError):
+        return None
+    if images.ndim != 4 or len(images) != count or images.dtype != np.uint8:
+        return None
+    return images if np.array_equal(side_by_side(images[:STRIP]), first) else None
 
 
 def save_strip(images: np.ndarray, path: Path) -> None:

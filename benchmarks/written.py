@@ -1,34 +1,12 @@
-"""Files that are written whole or not at all: a reader never meets half of one."""
+"""Files that are written whole or not at all, and those of which it is said later whether they
+are kept."""
 
 from __future__ import annotations
 
 import os
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
-
-@contextmanager
-def replacing(path: Path, for_owner: bool = False) -> Iterator[BinaryIO]:
-    """A file to fill, which takes the place of ``path`` when the block ends without an error.
-
-    Missing folders are made.
-
-    Args:
-        for_owner: only the owner can open it, even where an older file was open to others.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix is one that no reader of a folder looks for.
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if for_owner else 0o666)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+from wavedp.dp.written import replacing
 
 
 class Provisional:
@@ -53,6 +31,20 @@ class Provisional:
     def keep(self) -> None:
         """Keep what was written, in the place of what was kept before."""
         os.replace(self._partial, self.file)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether something was written, and neither kept nor forgotten."""
+        return self._partial.exists()
+
+    def settle(self, own: bool) -> None:
+        """Keep what a process wrote that was killed before it could, or forget it.
+
+        Args:
+            own: whether it is what the record knows.
+        """
+        if self.unsettled:
+            self.keep() if own else self.discard()
 
     def discard(self) -> None:
         """Forget what was written and not kept."""

@@ -1,6 +1,5 @@
 """The harness: grids, checks before work starts, records, failures that do not spread."""
 
-import json
 import math
 import stat
 
@@ -319,19 +318,12 @@ def test_a_cell_that_fails_shows_what_its_queries_cost(released, tmp_path, in_ro
     assert record.privacy.epsilon_spent < 10
 
 
-def test_records_round_trip_and_foreign_files_are_refused(tmp_path, cache, in_root):
+def test_records_round_trip(tmp_path, cache, in_root):
     run.main(overrides(tmp_path, cache, "method=dp_wavelet", "suite.grid.row=[non_private]"))
     path = next((tmp_path / "results" / "smoke" / "records").glob("*.json"))
     record = load(path)
     assert record.privacy.epsilon_spent == math.inf
     assert Record.model_validate_json(record.model_dump_json()) == record
-    newer = json.loads(path.read_text()) | {"schema_version": 2}
-    path.write_text(json.dumps(newer))
-    with pytest.raises(UserError, match="schema 1 or older"):
-        load(path)
-    path.write_text(json.dumps({"hello": 1}))
-    with pytest.raises(UserError, match="not a record"):
-        load(path)
 
 
 def test_running_a_cell_again_keeps_what_the_earlier_run_spent(tmp_path, cache, in_root):

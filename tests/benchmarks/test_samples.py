@@ -79,6 +79,24 @@ def test_the_picture_is_of_what_was_written_last(tmp_path: Path) -> None:
     assert [path.name for path in strip.parent.iterdir() if path.is_file()] == [strip.name]
 
 
+@pytest.mark.parametrize(
+    ("count", "seed", "taken"), [(COUNT, 0, 0), (COUNT - 1, 0, 1), (COUNT, 2, 1)]
+)
+def test_what_a_killed_run_drew_is_kept_if_it_is_the_records(
+    count: int, seed: int, taken: int, tmp_path: Path
+) -> None:
+    """Else what was kept before stays: the picture tells whose they are."""
+    kept(tmp_path, seed=1)
+    samples, strip = Samples(tmp_path / "cache", "cell"), tmp_path / "strip.png"
+    save_strip(drawn(seed).numpy(), strip)
+    samples.write(drawn(0).split(7), COUNT, SIDE)
+    samples.finish(count, strip)
+    assert not samples.unsettled
+    [file] = (tmp_path / "cache" / "samples").iterdir()
+    assert np.array_equal(np.load(file), drawn(taken).numpy())
+    samples.finish(count, strip)  # also where nothing was left
+
+
 def test_samples_of_another_run_are_not_taken(tmp_path: Path) -> None:
     """Two suites may have a cell of one identity, each with its own noise."""
     samples, first = kept(tmp_path, seed=0)

@@ -123,7 +123,7 @@ def test_a_place_that_cannot_be_written_is_read(place, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError("read-only file system")
 
-    monkeypatch.setattr(answers.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(answers, "replacing", refuse)
     monkeypatch.setattr(accounting, "_computed", refuse)
     assert epsilon_of(counts, 1e-5) == expected
     monkeypatch.undo()  # before the fixture clears what this patched

@@ -15,7 +15,6 @@ import hashlib
 import io
 import json
 import os
-import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +31,7 @@ from wavedp.data.stored import Stored
 from wavedp.dp.errors import UserError
 from wavedp.dp.progress import Progress, silent
 from wavedp.dp.store import private_folder
+from wavedp.dp.written import replacing
 
 BLOCK = 64
 """Images per block: about a third of a second of decoding, and 12 MB at 256 px."""
@@ -260,15 +260,8 @@ class ImageCache:
 
     def _replace(self, file: Path, text: str) -> None:
         """Write a small file as a whole or not at all."""
-        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=file.name, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, file)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        with replacing(file, for_owner=True) as stream:
+            stream.write(text.encode())
 
 
 def _digest(content: object) -> str:

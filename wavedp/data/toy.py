@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import overload
@@ -15,6 +14,7 @@ from wavedp.dp.errors import UserError
 from wavedp.dp.private import PrivateRecords
 from wavedp.dp.progress import Progress, silent
 from wavedp.dp.store import PrivateStore
+from wavedp.dp.written import replacing
 
 EVALUATION_OFFSET = 10_000_000
 """Index of the first evaluation record: private records lie below it."""
@@ -126,20 +126,13 @@ class ToySet:
         return stored
 
     def _store(self, path: Path, indices: range, progress: Progress) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         shape = len(indices), 3, self.resolution, self.resolution
-        try:
-            file = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+        with replacing(path) as file:
+            form = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, form)
             step = self.chunk * 32**2 // self.resolution**2
             for first in progress(range(0, len(indices), step), f"drawing {self.name}"):
-                part = indices[first : first + step]
-                file[first : first + len(part)] = self.draw(part)
-            file.flush()
-            del file
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+                file.write(np.ascontiguousarray(self.draw(indices[first : first + step])).data)
 
 
 def _kept(path: Path, shape: tuple[int, ...]) -> Array | None:

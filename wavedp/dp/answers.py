@@ -14,11 +14,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from wavedp.dp.written import replacing
 
 Question = Mapping[str, Any]
 """JSON-ready."""
@@ -39,16 +40,8 @@ def recall(question: Question) -> float | None:
 
 def keep(question: Question, answer: float) -> None:
     """Keep an answer: wholly or not at all."""
-    with suppress(OSError, RuntimeError):
-        path = _path(question)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(_sealed(question, float(answer)))
-            os.replace(partial, path)
-        finally:
-            Path(partial).unlink(missing_ok=True)
+    with suppress(OSError, RuntimeError), replacing(_path(question), for_owner=True) as file:
+        file.write(_sealed(question, float(answer)).encode())
 
 
 def folder() -> Path:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from wavedp.dp.written import replacing
 
 _README = """\
 This folder holds PRIVATE data: images, tokens or captions of the private side of data sets.
@@ -49,14 +49,9 @@ class PrivateStore:
 
     def save(self, key: str, columns: Mapping[str, Tensor]) -> None:
         """Keep columns under this key: wholly or, if interrupted, not at all."""
-        folder = private_folder(self._folder)
-        handle, partial = tempfile.mkstemp(dir=folder, suffix=".tmp")  # readable by its owner only
-        try:
-            with os.fdopen(handle, "wb") as file:
-                torch.save(dict(columns), file)
-            os.replace(partial, self._path(key))
-        finally:
-            Path(partial).unlink(missing_ok=True)
+        private_folder(self._folder)
+        with replacing(self._path(key), for_owner=True) as file:
+            torch.save(dict(columns), file)
 
     def derived(self, key: str) -> PrivateStore:
         """The store of what is mapped from the records kept under ``key``."""
