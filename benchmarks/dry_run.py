@@ -3,23 +3,31 @@
 All checks are made as before a run, plans are calibrated, and nothing is trained, drawn or written
 but caches. Times are those of records of the same method, row and resolution on such a device,
 in proportion to the records seen and the images drawn; where there are none, the table says so.
+
+Data and weights need not be there: what is missing is named with the way to get it, and the plans,
+which follow from the configs, are shown all the same.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from benchmarks import hardware
 from benchmarks.cell import images_of, make_plan
 from benchmarks.config import Cell
 from benchmarks.evaluation import Evaluation
+from benchmarks.needs import Lack, lacking_metrics
+from benchmarks.protocol import protocol_of
 from benchmarks.record import Record, load
 from benchmarks.report.facts import label, row_label
 from benchmarks.rescoring import finished
@@ -51,12 +59,18 @@ class Line:
         return len(self.cells) - self.recorded
 
 
-def show(grid: Sequence[Cell], evaluations: Mapping[str, Evaluation], folder: Path) -> None:
+def show(
+    grid: Sequence[Cell],
+    evaluations: Mapping[str, Evaluation],
+    folder: Path,
+    lacks: Sequence[Lack] = (),
+) -> None:
     """Print what would be run, on standard output.
 
     Args:
-        evaluations: by data set, as they were checked.
+        evaluations: by data set, as they were checked; empty where something is missing.
         folder: the suite's results folder.
+        lacks: what is missing.
     """
     found = list(lines(grid, evaluations, folder))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -76,14 +90,25 @@ def show(grid: Sequence[Cell], evaluations: Mapping[str, Evaluation], folder: Pa
         f"\n{len(grid)} cells, {left} of them to be run: {_time(known)}{beside}.", soft_wrap=True
     )
     console.print(f"Results: {folder}", soft_wrap=True)
+    _show_lacks("Missing here, and nothing is trained without it:", lacks, console)
+    unscored = lacking_metrics(grid[0].config)
+    _show_lacks("Missing here; metrics that need it are not computed:", unscored, console)
+
+
+def _show_lacks(title: str, lacks: Sequence[Lack], console: Console) -> None:
+    """Two lines each; those to copy are not wrapped."""
+    if lacks:
+        console.print(f"\n{title}")
+    for lack in lacks:
+        console.print(Padding(Text(lack.what), (0, 0, 0, 2)))
+        console.print(f"      {lack.remedy}", markup=False, soft_wrap=True)
 
 
 def lines(
     grid: Sequence[Cell], evaluations: Mapping[str, Evaluation], folder: Path
 ) -> Iterator[Line]:
     """The cells of a grid, seeds together, in the order in which they are run."""
-    device = hardware.describe(hardware.pick_device(grid[0].config.hardware.device)).device
-    known = _records(folder.parent, device)
+    known = _records(folder.parent, _device(grid[0]))
     groups: dict[tuple[str, str, str, float | None], list[Cell]] = {}
     for cell in grid:
         config = cell.config
@@ -91,13 +116,35 @@ def lines(
         groups.setdefault(key, []).append(cell)
     for (dataset, method, row, _), cells in groups.items():
         plan = make_plan(cells[0])
-        recorded = sum(finished(cell, folder) is not None for cell in cells)
+        recorded = sum(_recorded(cell, folder) for cell in cells)
         record = known.get((method, row, cells[0].config.dataset.resolution))
-        images = images_of(cells[0].row, evaluations[dataset])
+        images = _images(cells[0], evaluations.get(dataset))
         yield Line(cells, recorded, plan, _seconds(record, plan, images) if record else None)
 
 
-def _records(results: Path, device: str) -> dict[tuple[str, str, int], Record]:
+def _device(cell: Cell) -> str | None:
+    """What the grid would run on; None where this machine has no such device."""
+    try:
+        return hardware.describe(hardware.pick_device(cell.config.hardware.device)).device
+    except UserError:
+        return None
+
+
+def _recorded(cell: Cell, folder: Path) -> bool:
+    with suppress(UserError):  # without its weights a cell has no name, and no record
+        return finished(cell, folder) is not None
+    return False
+
+
+def _images(cell: Cell, evaluation: Evaluation | None) -> int:
+    """How many a cell draws; as declared where the data are not there."""
+    if evaluation is not None:
+        return images_of(cell.row, evaluation)
+    config = cell.config
+    return protocol_of(config.suite).count(config.suite.samples, config.dataset.evaluation_records)
+
+
+def _records(results: Path, device: str | None) -> dict[tuple[str, str, int], Record]:
     """The newest record of each method, row and resolution on a device, of any suite."""
     found: dict[tuple[str, str, int], Record] = {}
     for path in sorted(results.glob("*/records/*.json")):

@@ -7,10 +7,11 @@ memory, and how it scored, with the sample counts and the protocol of every metr
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from benchmarks.written import write
 from wavedp.dp.errors import UserError
@@ -166,7 +167,8 @@ class Record(_Part):
     method: str
     row: Row
     seed: int
-    status: Literal["ok", "failed"]
+    status: Literal["ok", "failed", "untrained"]
+    """``untrained``: networks with random weights went the whole way, and nothing was measured."""
     reason: str | None = None
     """Why it failed, in one sentence."""
     privacy: Privacy
@@ -184,6 +186,12 @@ class Record(_Part):
     finetuned: str | None = None
     """SHA-256 of the finetuned weights in the user's cache; None where none were kept, and in older
     records."""
+
+    @model_validator(mode="after")
+    def _random_weights_have_no_results(self) -> Record:
+        if self.status == "untrained" and (self.metrics or self.samples or self.finetuned):
+            raise ValueError("networks with random weights have no scores, samples or weights")
+        return self
 
 
 def save(record: Record, folder: Path) -> Path:
@@ -219,5 +227,28 @@ def parse(content: bytes, place: str | Path) -> Record:
 
 
 def load_folder(folder: Path) -> list[Record]:
-    """All records of a folder, sorted by cell; an empty list if there is none."""
-    return [load(path) for path in sorted(folder.glob("*.json"))]
+    """All records of a folder, sorted by cell; an empty list if there is none.
+
+    Raises:
+        UserError: as :func:`load`, or as :func:`results_only`.
+    """
+    return results_only((load(path) for path in sorted(folder.glob("*.json"))), folder)
+
+
+def results_only(records: Iterable[Record], place: str | Path) -> list[Record]:
+    """The records, if all of them may stand in a table.
+
+    Args:
+        place: where they lie, for the error.
+
+    Raises:
+        UserError: one is of a run with random weights, which is never a result.
+    """
+    found = list(records)
+    for record in found:
+        if record.status == "untrained":
+            raise UserError(
+                f"{place} holds {record.cell}, which networks with random weights made "
+                "(untrained=true): it is no result, move it out of there."
+            )
+    return found
