@@ -22,7 +22,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks import hardware
+from benchmarks import gpu_hours, hardware
 from benchmarks.cell import images_of, make_plan
 from benchmarks.config import Cell
 from benchmarks.evaluation import Evaluation
@@ -31,6 +31,7 @@ from benchmarks.protocol import protocol_of
 from benchmarks.record import Record, load
 from benchmarks.report.facts import label, row_label
 from benchmarks.rescoring import finished
+from benchmarks.throughput.counts import read
 from wavedp.dp.errors import UserError
 from wavedp.dp.plan import DPPlan, Plan
 
@@ -45,12 +46,14 @@ class Line:
         cells: all of them.
         recorded: how many of them are not run again.
         plan: None for rows that touch no private record.
+        images: that each of them draws.
         seconds: that one of them takes; None where no record tells.
     """
 
     cells: list[Cell]
     recorded: int
     plan: Plan | None
+    images: int
     seconds: float | None
 
     @property
@@ -90,9 +93,43 @@ def show(
         f"\n{len(grid)} cells, {left} of them to be run: {_time(known)}{beside}.", soft_wrap=True
     )
     console.print(f"Results: {folder}", soft_wrap=True)
+    _show_hours(found, console)
     _show_lacks("Missing here, and nothing is trained without it:", lacks, console)
     unscored = lacking_metrics(grid[0].config)
     _show_lacks("Missing here; metrics that need it are not computed:", unscored, console)
+
+
+def _show_hours(found: Sequence[Line], console: Console) -> None:
+    """What the cells without records would take on a GPU, as far as that is known."""
+    todo = [line for line in found if line.left and line.seconds is None]
+    works = read()
+    known = gpu_hours.speed(works)
+    cells = [(line.cells[0], line.plan, line.images, line.left) for line in todo]
+    shares = list(gpu_hours.shares(cells, known, works))
+    if not shares:
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("hours on one GPU", "finetuning", "drawing", "memory"):
+        table.add_column(column, justify="left" if column == "hours on one GPU" else "right")
+    names = {line.cells[0].choice: line.cells[0].config.method.name for line in found}
+    for share in shares:
+        memory = "?" if share.memory is None else f"{share.memory:.0f} GiB"
+        row = f"  {label(names[share.choice])}", _hours(share.training), _hours(share.drawing)
+        table.add_row(*row, memory)
+    sums = [sum(s.training for s in shares), sum(s.drawing for s in shares)]
+    total = f"all: {_hours(sum(sums))}"
+    table.add_row(total, *map(_hours, sums), "")
+    console.print()
+    console.print(table)
+    console.print(known.told)
+    console.print(
+        "Memory is weights, sums and optimizer; a micro-batch comes on top. Encoding, captions "
+        "and scoring are not in it."
+    )
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.1f} h" if hours < 10 else f"{hours:,.0f} h"
 
 
 def _show_lacks(title: str, lacks: Sequence[Lack], console: Console) -> None:
@@ -119,7 +156,8 @@ def lines(
         recorded = sum(_recorded(cell, folder) for cell in cells)
         record = known.get((method, row, cells[0].config.dataset.resolution))
         images = _images(cells[0], evaluations.get(dataset))
-        yield Line(cells, recorded, plan, _seconds(record, plan, images) if record else None)
+        seconds = _seconds(record, plan, images) if record else None
+        yield Line(cells, recorded, plan, images, seconds)
 
 
 def _device(cell: Cell) -> str | None:

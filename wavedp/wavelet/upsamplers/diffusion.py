@@ -14,6 +14,9 @@ from wavedp.nn.untrained import drawn, wordless
 MOST_NOISE = 350
 """Levels that the published low-resolution scheduler has."""
 
+STEPS = 50
+"""Of denoising, where nothing is said."""
+
 UNET: dict[str, Any] = {
     "sample_size": 128,
     "in_channels": 7,
@@ -69,7 +72,7 @@ class DiffusionUpsampler(nn.Module):
     def __init__(
         self,
         model: str = "stabilityai/stable-diffusion-x4-upscaler",
-        steps: int = 50,
+        steps: int = STEPS,
         guidance: float = 7.5,
         noise_level: int = 20,
         batch: int = 8,
