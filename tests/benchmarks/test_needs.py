@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 
 from benchmarks import gpu_hours, needs, run
@@ -16,7 +18,7 @@ from benchmarks.gpu_hours import Assumed, Measured
 from benchmarks.protocol import protocol_of
 from benchmarks.throughput import counts
 from benchmarks.throughput.counts import Work
-from wavedp.dp import UserError
+from wavedp.dp import NonPrivatePlan, UserError
 
 PAPER = ("paper_coco", "paper_mmcelebahq")
 
@@ -194,3 +196,46 @@ def test_counts_are_those_of_the_published_sizes(method, least):
         assert work.record == pytest.approx(2 * blocks * 375, rel=0.1)
     assert torch.get_default_device() == torch.device("cpu")
 
+
+# The page ---------------------------------------------------------------------------------------
+
+PAGE = (CONFIGS.parent / "benchmarks" / "SCALING.md").read_text(encoding="utf-8")
+COMMANDS = [line.strip() for line in PAGE.splitlines() if line.startswith("    ")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_of_the_page_compose(command):
+    words = shlex.split(command)
+    module = words[words.index("-m") + 1]
+    given = [word for word in words[words.index("-m") + 2 :] if "=" in word]
+    own = [w for w in given if not w.startswith(("hydra", "worker=", "stage="))]
+    assert (CONFIGS.parent / module.replace(".", "/")).with_suffix(".py").is_file()
+    if module in ("benchmarks.run", "benchmarks.sweep"):
+        assert cells(own)
+    else:
+        assert compose(own)
+    launchers = [w.partition("=")[2] for w in given if w.startswith("hydra/launcher=")]
+    for launcher in launchers:
+        pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
+        searched = [w for w in given if w.startswith("hydra")]
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            found = hydra_compose("run", [*own, *searched], return_hydra_config=True)
+        assert launcher.partition("_")[0] in found.hydra.launcher._target_
+
+
+@pytest.mark.parametrize("suite", PAPER)
+def test_the_page_has_the_hours_that_are_computed(suite):
+    works = counts.read()
+    lines = []
+    for cell in cells([f"suite={suite}", "hardware=gpu"]):
+        finetuning, config = cell.method.finetuning, cell.config
+        plan = NonPrivatePlan(finetuning.expected_batch, finetuning.steps)
+        protocol = protocol_of(config.suite)
+        images = protocol.count(config.suite.samples, config.dataset.evaluation_records)
+        lines.append((cell, None if cell.row == "pretrained" else plan, images, 1))
+    shares = list(gpu_hours.shares(lines, Assumed(works), works))
+    training, drawing = (sum(getattr(s, part) for s in shares) for part in ("training", "drawing"))
+    row = f"| `{suite}` | {training:.0f} h | {drawing:.0f} h | {training + drawing:.0f} h |"
+    assert row in PAGE
+    memory = [share.memory or 0 for share in shares]
+    assert f"{min(memory):.0f} to {max(memory):.0f} GiB" in " ".join(PAGE.split())
