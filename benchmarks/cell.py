@@ -107,8 +107,8 @@ def make_generator(cell: Cell) -> ImageGenerator:
     Raises:
         UserError: weights are missing or do not fit, or the resolution differs from the data's.
     """
-    method, random = cell.method, cell.untrained
-    with untrained(plain(random) if random is not True else {}) if random else nullcontext():
+    method = cell.method
+    with untrained(cell.smaller) if cell.untrained else nullcontext():
         generator: ImageGenerator = make(method.generator)
     if generator.resolution != cell.config.dataset.resolution:
         raise UserError(

@@ -69,9 +69,26 @@ class Cell:
         return f"{self.config.dataset.name} / {self.config.method.name} / {row} / seed {self.seed}"
 
     @property
-    def untrained(self) -> Any:
-        """False, or true or smaller sizes where weights are random: see benchmarks/untrained.py."""
-        return self.config.get("untrained", False)
+    def untrained(self) -> bool:
+        """Whether weights are random: see benchmarks/untrained.py."""
+        return bool(self.config.get("untrained", False))
+
+    @property
+    def smaller(self) -> dict[str, Any]:
+        """Sizes of published networks that take the place of their own where weights are random.
+
+        Raises:
+            UserError: ``untrained`` is neither true or false nor such sizes.
+        """
+        asked = self.config.get("untrained", False)
+        if isinstance(asked, bool):
+            return {}
+        if OmegaConf.is_dict(asked) and all(OmegaConf.is_dict(sizes) for sizes in asked.values()):
+            return plain(asked)
+        raise UserError(
+            f"untrained={asked} must be true, false, or sizes of published networks such as "
+            "{t5: {num_layers: 2}}."
+        )
 
     @cached_property
     def method(self) -> DictConfig:

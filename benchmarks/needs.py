@@ -64,7 +64,8 @@ def lacking(grid: Sequence[Cell]) -> list[Lack]:
     """What has to be there before a grid can run and is not, each once: data first."""
     datasets = _first_of(grid, lambda cell: str(cell.config.dataset.name))
     found: list[Lack | None] = [_data(cell) for cell in datasets]
-    methods = _first_of(grid, lambda cell: cell.choice)
+    trained = [cell for cell in grid if not cell.untrained]
+    methods = _first_of(trained, lambda cell: cell.choice)
     for part in (_published, _made_here, _corpus):
         found += [lack for cell in methods for lack in part(cell)]
     return list({lack.what: lack for lack in reversed(found) if lack}.values())[::-1]

@@ -63,7 +63,7 @@ def main(overrides: list[str]) -> int:
     config = grid[0].config
     if config.hardware.threads:
         torch.set_num_threads(config.hardware.threads)
-    if grid[0].untrained:
+    if grid[0].untrained and not config.dry_run:
         return untrained.run(grid, datasets_of(grid))
     lacks = needs.lacking(grid)
     if config.dry_run and lacks:

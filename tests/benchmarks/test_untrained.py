@@ -97,6 +97,23 @@ def test_a_record_of_random_weights_has_no_scores(field):
         Record.model_validate(fields | {field: whole.model_dump()[field] or "a.png"})
 
 
+def test_sizes_that_are_none_are_one_sentence(in_root):
+    for value in ("2", "{t5: 2}", "[t5]"):
+        cell = cells([*SMOKE[:2], f"untrained={value}"])[0]
+        with pytest.raises(UserError, match="must be true, false, or sizes"):
+            make_generator(cell)
+
+
+def test_a_dry_run_runs_nothing_and_lacks_no_weights(tmp_path, in_root, capsys):
+    places = [f"results_dir={tmp_path}/results", f"cache_dir={tmp_path}/cache"]
+    asked = ["suite=paper_mmcelebahq", "method=paper/dp_lora", "untrained=true", "dry_run=true"]
+    assert run.main([*asked, *places]) == 0
+    out = capsys.readouterr().out
+    assert "mmcelebahq: 24,000 private" in out
+    assert "hf download" not in out
+    assert not list(tmp_path.rglob("records"))
+
+
 def test_random_weights_are_never_scored(tmp_path, in_root):
     cell = cells(SMOKE)[0]
     with pytest.raises(AssertionError, match="never scored"):
