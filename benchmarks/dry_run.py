@@ -101,17 +101,20 @@ def show(
 
 def _show_hours(found: Sequence[Line], console: Console) -> None:
     """What the cells without records would take on a GPU, as far as that is known."""
-    todo = [line for line in found if line.left and line.seconds is None]
     works = read()
     known = gpu_hours.speed(works)
+    todo = [line for line in found if line.left and line.seconds is None]
     cells = [(line.cells[0], line.plan, line.images, line.left) for line in todo]
+    usual = {cell.choice: cell for cell, *_ in cells if known.record(cell) is not None}
+    usual = {choice: cell for choice, cell in usual.items() if gpu_hours.as_configured(cell)}
+    cells = [entry for entry in cells if entry[0].choice in usual]
     shares = list(gpu_hours.shares(cells, known, works))
     if not shares:
         return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in ("hours on one GPU", "finetuning", "drawing", "memory"):
         table.add_column(column, justify="left" if column == "hours on one GPU" else "right")
-    names = {line.cells[0].choice: line.cells[0].config.method.name for line in found}
+    names = {line.cells[0].choice: line.cells[0].config.method.name for line in todo}
     for share in shares:
         memory = "?" if share.memory is None else f"{share.memory:.0f} GiB"
         row = f"  {label(names[share.choice])}", _hours(share.training), _hours(share.drawing)
@@ -122,6 +125,8 @@ def _show_hours(found: Sequence[Line], console: Console) -> None:
     console.print()
     console.print(table)
     console.print(known.told)
+    if others := sorted(names.keys() - usual.keys()):
+        console.print(f"Not in it, as nobody has measured these sizes: {', '.join(others)}.")
     console.print(
         "Memory is weights, sums and optimizer; a micro-batch comes on top. Encoding, captions "
         "and scoring are not in it."

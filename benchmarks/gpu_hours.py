@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from benchmarks.config import Cell
+from omegaconf import DictConfig
+
+from benchmarks.config import Cell, compose
 from benchmarks.throughput.counts import Work
 from benchmarks.throughput.table import MEASURED, RESULTS
 from wavedp.dp.plan import Plan
@@ -110,6 +112,25 @@ def speed(works: Mapping[str, Work], folder: Path = RESULTS) -> Speed:
     paths = (path for path in sorted(folder.glob("methods-*.csv")) if "cpu" not in path.stem)
     tables = map(Measured, paths)
     return next((table for table in tables if table.measured), Assumed(works))
+
+
+def as_configured(cell: Cell) -> bool:
+    """Whether a cell's networks have the sizes of its method's config, which were measured."""
+    usual = compose([f"method={cell.choice}"]).method.generator
+    return _sizes(usual) == _sizes(cell.config.method.generator)
+
+
+def _sizes(settings: DictConfig) -> dict[str, int | bool]:
+    """Whole numbers at any depth, but for how many images are drawn at once; whether guided."""
+    found: dict[str, int | bool] = {}
+    for key, value in settings.items():
+        if isinstance(value, DictConfig):
+            found |= {f"{key}.{place}": size for place, size in _sizes(value).items()}
+        elif key == "guidance":
+            found[str(key)] = value != 1
+        elif isinstance(value, int) and key != "batch":
+            found[str(key)] = value
+    return found
 
 
 @dataclass(frozen=True)

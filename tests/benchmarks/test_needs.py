@@ -176,6 +176,13 @@ def test_a_measured_gpu_takes_the_place_of_the_assumption(tmp_path):
     assert known.record(cells(["method=dp_vae"])[0]) is None
 
 
+def test_networks_of_other_sizes_have_no_hours():
+    for changed in ("method.generator.training.steps=100", "method.generator.training.guidance=1"):
+        assert not gpu_hours.as_configured(lora(changed))
+    for same in ("method.generator.training.batch=1", "method.model=/data/ldm", "seed=3"):
+        assert gpu_hours.as_configured(lora(same))
+
+
 def test_every_method_of_the_paper_is_counted():
     found = counts.read()
     assert found.keys() == {cell.choice for suite in PAPER for cell in cells([f"suite={suite}"])}

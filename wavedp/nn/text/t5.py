@@ -45,9 +45,9 @@ class T5Text(BatchedText):
                 'T5 text needs transformers; install it with `pip install "wavedp[paper]"`.'
             ) from error
         try:
-            if (settings := drawn("t5", XL)) is not None:
+            if (sizes := drawn("t5", XL)) is not None:
                 self._tokenizer = wordless(slots)
-                encoder = T5EncoderModel(T5Config(**settings))
+                encoder = T5EncoderModel(T5Config(**sizes))
             else:
                 self._tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
                 encoder = T5EncoderModel.from_pretrained(model, local_files_only=True)
