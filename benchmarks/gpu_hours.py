@@ -99,7 +99,7 @@ class Assumed:
         if work is None:
             return None
         passes = PASSES * cell.method.finetuning.get("views", 1)
-        return passes * work.record / (UTILISATION * PEAK[cell.config.hardware.amp])
+        return passes * work.record / (UTILISATION * PEAK.get(cell.config.hardware.amp, PEAK[None]))
 
     def image(self, cell: Cell) -> float | None:
         """See :class:`Speed`."""

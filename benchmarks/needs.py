@@ -91,12 +91,15 @@ def _first_of(grid: Sequence[Cell], key: Callable[[Cell], str]) -> list[Cell]:
 
 def _data(cell: Cell) -> Lack | None:
     dataset = cell.config.dataset
-    root = dataset.get("root", "")
-    if root == "" or (root is not None and Path(root).expanduser().is_dir()):
-        return None  # drawn by a program, or there
+    counts = dataset.get("private_records"), dataset.get("evaluation_records")
+    if "root" not in dataset or not all(isinstance(count, int) for count in counts):
+        return None  # drawn by a program, or refused by its own check, which has a sentence for it
+    if dataset.root is not None and Path(dataset.root).expanduser().is_dir():
+        return None
+    private, evaluation = counts
     what = (
-        f"{dataset.name}: {dataset.private_records:,} private and "
-        f"{dataset.evaluation_records:,} evaluation records at {dataset.resolution} px"
+        f"{dataset.name}: {private:,} private and {evaluation:,} evaluation records at "
+        f"{dataset.resolution} px"
     )
     source = f"its source and terms: configs/dataset/{dataset.name}.yaml"
     return Lack(what, f"dataset.root=/data/{dataset.name}   ({source})")

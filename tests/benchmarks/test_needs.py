@@ -91,6 +91,16 @@ def test_a_run_says_how_much_is_missing_before_it_begins(bare):
     assert not (bare / "results").exists()
 
 
+def test_what_a_check_refuses_is_left_to_it(bare):
+    places = [f"results_dir={bare}/results", f"cache_dir={bare}/cache"]
+    for wrong, named in (
+        ("dataset=parquet", "public corpus without a private side"),
+        ("dataset.private_records=many", "private_records"),
+    ):
+        with pytest.raises(UserError, match=named):
+            run.main(["suite=smoke", "dataset=mmcelebahq64", wrong, *places])
+
+
 def test_what_is_there_is_not_missing(bare, monkeypatch):
     grid = cells(["suite=paper_mmcelebahq", f"dataset.root={bare}"])
     before = {lack.what for lack in needs.lacking(grid)}
