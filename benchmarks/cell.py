@@ -11,6 +11,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from wavedp.dp.ledger import Ledger
 from wavedp.dp.plan import DPPlan, NonPrivatePlan, Plan
 from wavedp.dp.private import PrivateRecords
 from wavedp.dp.trainer import Trainer
+from wavedp.nn.untrained import untrained
 from wavedp.protocol import ImageGenerator
 
 FINETUNING = ("engine", "micro_batch", "ema_decay", "views")
@@ -60,9 +62,12 @@ def identity_of(cell: Cell) -> str:
 def files_of(cell: Cell) -> dict[str, str | None]:
     """All public weights of a cell, by part: what the harness loads and what a part reads itself.
 
-    The latter are named under ``published`` in the config of the method.
+    The latter are named under ``published`` in the config of the method. None where weights are
+    random.
     """
     method = cell.config.method
+    if cell.untrained:
+        return {}
     return {**method.weights, **method.get("published", {})}
 
 
@@ -93,6 +98,8 @@ def make_plan(cell: Cell) -> Plan | None:
 def make_generator(cell: Cell) -> ImageGenerator:
     """The method with its public weights, on the CPU and in evaluation mode.
 
+    In a run that is ``untrained`` all weights are random; no other run can have such.
+
     Nothing changes a mode on the way from here to the record, unless the method does: one with
     dropout has to say in ``finetune`` that it trains. Those here have none, and what learns in
     training mode, a codebook, is never trained on private records.
@@ -101,7 +108,8 @@ def make_generator(cell: Cell) -> ImageGenerator:
         UserError: weights are missing or do not fit, or the resolution differs from the data's.
     """
     method = cell.method
-    generator: ImageGenerator = make(method.generator)
+    with untrained(cell.smaller) if cell.untrained else nullcontext():
+        generator: ImageGenerator = make(method.generator)
     if generator.resolution != cell.config.dataset.resolution:
         raise UserError(
             f"Method {method.name} makes images of {generator.resolution} px and dataset "
@@ -109,7 +117,8 @@ def make_generator(cell: Cell) -> ImageGenerator:
             f"dataset.resolution={generator.resolution}."
         )
     assert isinstance(generator, torch.nn.Module)
-    load_parts(generator, method.weights)
+    if not cell.untrained:
+        load_parts(generator, method.weights)
     generator.eval()
     return generator
 
@@ -120,6 +129,7 @@ def run_cell(cell: Cell, dataset: Dataset, scorer: Scorer, folder: Path) -> Reco
     Args:
         folder: the suite's results folder; the ledger goes there.
     """
+    assert not cell.untrained, "random weights are never scored"
     config = cell.config
     weights = digests(files_of(cell))
     name = cell.identity(weights)
@@ -150,7 +160,7 @@ def run_cell(cell: Cell, dataset: Dataset, scorer: Scorer, folder: Path) -> Reco
         row=cell.row,
         seed=cell.seed,
         status="ok",
-        privacy=_privacy(cell, dataset, trainer, generator),
+        privacy=privacy_of(cell, dataset, trainer, generator),
         metrics=metrics,
         not_computed=scorer.missing(generator.conditioning),
         evaluated=evaluated(scorer.evaluation),
@@ -195,7 +205,7 @@ def failed_record(cell: Cell, dataset: Dataset, error: Exception, folder: Path) 
         seed=cell.seed,
         status="failed",
         reason=reason_of(error, cell),
-        privacy=_privacy(cell, dataset, None).model_copy(update={"epsilon_spent": spent}),
+        privacy=privacy_of(cell, dataset, None).model_copy(update={"epsilon_spent": spent}),
         provenance=provenance(cell, weights),
         hardware=hardware.describe(hardware.pick_device(config.hardware.device)),
         config=public_config(cell),
@@ -346,9 +356,10 @@ def _samples(
         yield images.cpu()
 
 
-def _privacy(
+def privacy_of(
     cell: Cell, dataset: Dataset, trainer: Trainer | None, generator: Any = None
 ) -> Privacy:
+    """The budget and what was spent of it; without a trainer no private record was touched."""
     seeds = cell.config.privacy
     public: dict[str, Any] = {"epsilon_target": cell.epsilon, "records": dataset.private_records}
     if trainer is None:

@@ -31,6 +31,8 @@ from wavedp.dp.errors import UserError, one_line
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 AXES = ("dataset", "method")
+GRID = ("suite=", "suite.", "seed=")
+"""How overrides begin that decide which cells there are."""
 METHOD_KEYS = ("name", "generator._target_", "weights", "finetuning")
 """What no method's config can do without."""
 # These say where and how a cell runs and by what it is scored, not what it is, so they do not
@@ -40,6 +42,10 @@ NOT_IDENTITY = (
     *("suite", "hardware", "results_dir", "cache_dir", "keep_weights", "dry_run", "force"),
     *("seed", "worker"),
 )
+NEEDS = "needs"
+"""Where a method's config says how to get the published files it reads: see benchmarks/needs.py."""
+UNTRAINED = {"steps": 2, "expected_batch": 2, "micro_batch": 1}
+"""The plan of a run with random weights, as far as a method has such settings."""
 OF_OTHERS = ("non_private", "search", "search_non_private")
 """What a method's config says of other cells: settings of the row without noise, of whose own cells
 the first is a part, and what else is tried of a setting."""
@@ -53,12 +59,36 @@ class Cell:
     row: Row
     epsilon: float | None
     seed: int
+    choice: str = ""
+    """The method as an override names it, such as ``paper/dp_ldm``."""
 
     @property
     def label(self) -> str:
         """For people: ``toyfaces / dp_wavelet / epsilon 1 / seed 0``."""
         row = f"epsilon {self.epsilon:g}" if self.row == "private" else self.row
         return f"{self.config.dataset.name} / {self.config.method.name} / {row} / seed {self.seed}"
+
+    @property
+    def untrained(self) -> bool:
+        """Whether weights are random: see benchmarks/untrained.py."""
+        return bool(self.config.get("untrained", False))
+
+    @property
+    def smaller(self) -> dict[str, Any]:
+        """Sizes of published networks that take the place of their own where weights are random.
+
+        Raises:
+            UserError: ``untrained`` is neither true or false nor such sizes.
+        """
+        asked = self.config.get("untrained", False)
+        if isinstance(asked, bool):
+            return {}
+        if OmegaConf.is_dict(asked) and all(OmegaConf.is_dict(sizes) for sizes in asked.values()):
+            return plain(asked)
+        raise UserError(
+            f"untrained={asked} must be true, false, or sizes of published networks such as "
+            "{t5: {num_layers: 2}}."
+        )
 
     @cached_property
     def method(self) -> DictConfig:
@@ -72,10 +102,12 @@ class Cell:
         """
         method: DictConfig = self.config.method
         own = method.get("non_private") if self.row == "non_private" else None
-        if not own:
+        plan = {k: v for k, v in UNTRAINED.items() if k in method.finetuning}
+        short = {"finetuning": plan} if self.untrained else {}
+        if not own and not short:
             return method
         try:
-            merged = OmegaConf.merge(method, own)
+            merged = OmegaConf.merge(method, own or {}, short)
         except OmegaConfBaseException as error:
             first = str(error).splitlines()[0]
             raise UserError(
@@ -89,7 +121,9 @@ class Cell:
         config = plain(self.config)
         # All budgets of the grid: which others are asked for says nothing of this cell.
         del config["privacy"]["epsilon"]
-        for key in OF_OTHERS[self.row == "non_private" :]:
+        if not self.untrained:  # a name of its own, and no record of before is renamed
+            config.pop("untrained", None)
+        for key in (NEEDS, *OF_OTHERS[self.row == "non_private" :]):
             config["method"].pop(key, None)
         parts = [(k, _wherever_cached(v)) for k, v in config.items() if k not in NOT_IDENTITY]
         # Left out where it is the usual one: so it is for records from before there were others.
@@ -249,7 +283,8 @@ def _nearest_key(message: str) -> str:
 
 def cells(overrides: Sequence[str]) -> list[Cell]:
     """All cells of the suite that the overrides name, in a stable order."""
-    base = compose(overrides)
+    # Settings of a data set or a method may fit those of the grid alone, not the usual ones.
+    base = compose([o for o in overrides if o.lstrip("+~").startswith(GRID)])
     fixed = {o.partition("=")[0].lstrip("+") for o in overrides}
     grid = plain(base.suite.grid)
     axes = {axis: [None] if axis in fixed else grid[axis] for axis in AXES}
@@ -259,9 +294,10 @@ def cells(overrides: Sequence[str]) -> list[Cell]:
         for method in axes["method"]:
             chosen = [f"{a}={c}" for a, c in zip(AXES, (dataset, method), strict=True) if c]
             config = compose([*overrides, *chosen])
+            choice = method or _chosen(overrides) or config.method.name
             for row in grid["row"]:
                 for epsilon in _epsilons(config, row):
-                    result += [Cell(config, row, epsilon, seed) for seed in seeds]
+                    result += [Cell(config, row, epsilon, seed, choice) for seed in seeds]
     return result
 
 

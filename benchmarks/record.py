@@ -10,11 +10,11 @@ no new version.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from benchmarks.written import write
 from wavedp.dp.errors import UserError
@@ -177,7 +177,8 @@ class Record(_Part):
     method: str
     row: Row
     seed: int
-    status: Literal["ok", "failed"]
+    status: Literal["ok", "failed", "untrained"]
+    """``untrained``: networks with random weights went the whole way, and nothing was measured."""
     reason: str | None = None
     """Why it failed, in one sentence."""
     privacy: Privacy
@@ -195,6 +196,12 @@ class Record(_Part):
     finetuned: str | None = None
     """SHA-256 of the finetuned weights in the user's cache; None where none were kept, and in older
     records."""
+
+    @model_validator(mode="after")
+    def _random_weights_have_no_results(self) -> Record:
+        if self.status == "untrained" and (self.metrics or self.samples or self.finetuned):
+            raise ValueError("networks with random weights have no scores, samples or weights")
+        return self
 
 
 def save(record: Record, folder: Path) -> Path:
@@ -271,8 +278,8 @@ def load_folder(folder: Path) -> list[Record]:
     """All records of a folder, sorted by cell; an empty list if there is none.
 
     Raises:
-        UserError: as :func:`load`, or a file does not have the name of its cell, of which there may
-            be another one.
+        UserError: as :func:`load` or :func:`results_only`, or a file does not have the name of its
+            cell, of which there may be another one.
     """
     records = []
     for path in sorted(folder.glob("*.json")):
@@ -283,4 +290,23 @@ def load_folder(folder: Path) -> list[Record]:
                 "the results folder if it is a copy."
             )
         records.append(record)
-    return records
+    return results_only(records, folder)
+
+
+def results_only(records: Iterable[Record], place: str | Path) -> list[Record]:
+    """The records, if all of them may stand in a table.
+
+    Args:
+        place: where they lie, for the error.
+
+    Raises:
+        UserError: one is of a run with random weights, which is never a result.
+    """
+    found = list(records)
+    for record in found:
+        if record.status == "untrained":
+            raise UserError(
+                f"{place} holds {record.cell}, which networks with random weights made "
+                "(untrained=true): it is no result, move it out of there."
+            )
+    return found

@@ -238,9 +238,13 @@ def _places(weights: Weights) -> Iterator[Path]:
     if weights.made_here:
         yield OWN / weights.file
     if weights.hub:
-        snapshots = _hub_cache() / f"models--{weights.hub.replace('/', '--')}" / "snapshots"
-        yield from sorted(snapshots.glob(f"*/{weights.hub_file}"))
+        yield from (snapshot / str(weights.hub_file) for snapshot in snapshots(weights.hub))
     yield _torch_hub() / weights.file
+
+
+def snapshots(name: str) -> list[Path]:
+    """What the Hugging Face cache holds of a repository, one folder per commit."""
+    return sorted((_hub_cache() / f"models--{name.replace('/', '--')}" / "snapshots").glob("*"))
 
 
 def _hub_cache() -> Path:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from rich.markup import escape
 
-from benchmarks import dry_run, hardware, ranks
+from benchmarks import dry_run, hardware, needs, ranks, untrained
 from benchmarks.cell import (
     checkpoints_of,
     failed_record,
@@ -67,6 +67,18 @@ def main(overrides: list[str]) -> int:
     config = grid[0].config
     if config.hardware.threads:
         torch.set_num_threads(config.hardware.threads)
+    if grid[0].untrained and not config.dry_run:
+        return untrained.run(grid, datasets_of(grid))
+    lacks = needs.lacking(grid)
+    if config.dry_run and lacks:
+        datasets = check_configs(grid)
+        dry_run.show(grid, {}, results_folder(grid[0], datasets), lacks)
+        return 0
+    if len(lacks) > 1:
+        raise UserError(
+            f"{len(lacks)} things that this suite needs are not on this machine, the first is "
+            f"{lacks[0].what}: {lacks[0].remedy}; dry_run=true lists them all."
+        )
     datasets, evaluations = check(grid)
     folder = results_folder(grid[0], datasets)
     if config.dry_run:
@@ -124,16 +136,11 @@ def check(grid: list[Cell]) -> tuple[dict[str, Dataset], dict[str, Evaluation]]:
     Raises:
         UserError: the first thing that is missing or does not fit.
     """
-    datasets: dict[str, Dataset] = {}
     config = grid[0].config
     hardware.pick_device(config.hardware.device)
+    datasets = check_configs(grid)
     protocol = protocol_of(config.suite)
     names = metrics_of(config.suite, protocol)
-    check_metrics(names)
-    for cell in grid:
-        protocol.check(cell.config.dataset)
-        if cell.config.dataset.name not in datasets:
-            datasets[cell.config.dataset.name] = with_private_side(make(cell.config.dataset))
     folder = results_folder(grid[0], datasets)
     for part in WRITTEN:
         hardware.check_writable(folder / part, "results_dir")
@@ -152,6 +159,29 @@ def check(grid: list[Cell]) -> tuple[dict[str, Dataset], dict[str, Evaluation]]:
         make_plan(grid[index])
     _check_table(grid, evaluations, folder)
     return datasets, evaluations
+
+
+def check_configs(grid: list[Cell]) -> dict[str, Dataset]:
+    """What can be wrong without data and weights; the data sets by the names of their configs.
+
+    Raises:
+        UserError: the first thing that does not fit.
+    """
+    protocol = protocol_of(grid[0].config.suite)
+    check_metrics(metrics_of(grid[0].config.suite, protocol))
+    for cell in grid:
+        protocol.check(cell.config.dataset)
+    return datasets_of(grid)
+
+
+def datasets_of(grid: list[Cell]) -> dict[str, Dataset]:
+    """The data sets of a grid by the names of their configs; nothing of them is read.
+
+    Raises:
+        UserError: one is a public corpus, or has a setting that does not fit.
+    """
+    found = {cell.config.dataset.name: cell.config.dataset for cell in grid}
+    return {name: with_private_side(make(dataset)) for name, dataset in found.items()}
 
 
 def _check_table(grid: list[Cell], evaluations: dict[str, Evaluation], folder: Path) -> None:

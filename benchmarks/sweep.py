@@ -6,12 +6,14 @@
 
 A job is ``python -m benchmarks.run`` with the overrides of its place in the sweep, in its own
 process. Workers do the same work: whichever is free takes the next cell (:mod:`benchmarks.claims`),
-so their number says how many there are and nothing else. What else may be swept is what
-``benchmarks.run`` takes, such as ``seed=0,1`` or ``privacy.delta=1e-5,1e-6``.
+so their number says how many there are, and on a machine with several GPUs which of them is whose
+(worker n takes the n-th of those that are visible, and begins again behind the last). What else may
+be swept is what ``benchmarks.run`` takes, such as ``seed=0,1`` or ``privacy.delta=1e-5,1e-6``.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from collections.abc import Callable
 from types import FrameType
 
 import hydra
+import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -26,6 +29,7 @@ from benchmarks.config import CONFIGS
 from benchmarks.stopping import SIGNALS
 
 WORKER = "worker"
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="run")
@@ -36,13 +40,28 @@ def main(config: DictConfig) -> None:
         RuntimeError: the run ended with another exit code than 0, which its output explains.
     """
     overrides = [o for o in HydraConfig.get().overrides.task if not o.startswith(f"{WORKER}=")]
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.run", *overrides])
+    command = [sys.executable, "-m", "benchmarks.run", *overrides]
+    process = subprocess.Popen(command, env=os.environ | own_gpu(config.worker))
     for number in SIGNALS:
         # Ctrl-C reaches the whole terminal; the others are meant for the run, which this waits for.
         hand_on = signal.SIG_IGN if number == signal.SIGINT else _to(process)
         signal.signal(number, hand_on)
     if code := process.wait():
         raise RuntimeError(f"benchmarks.run ended with exit code {code}")
+
+
+def own_gpu(worker: int | None) -> dict[str, str]:
+    """What lets a worker see one GPU of several; nothing where there are no others.
+
+    A launcher that gives each job its GPUs, as SLURM's does, leaves one to see, and this nothing to
+    do.
+    """
+    visible = os.environ.get(VISIBLE)
+    count = torch.cuda.device_count() if visible is None else 0
+    names = [str(n) for n in range(count)] if visible is None else visible.split(",")
+    if worker is None or len(names) < 2:
+        return {}
+    return {VISIBLE: names[worker % len(names)]}
 
 
 def _to(process: subprocess.Popen[bytes]) -> Callable[[int, FrameType | None], None]:

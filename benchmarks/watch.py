@@ -28,12 +28,12 @@ from rich.text import Text
 
 from benchmarks.cell import identity_of, ledger_of
 from benchmarks.claims import held
-from benchmarks.config import Cell, cells, make
+from benchmarks.config import Cell, cells
 from benchmarks.console import run_command
 from benchmarks.dry_run import NOTHING, shown_time
 from benchmarks.record import Record, load
 from benchmarks.report.facts import label, row_label
-from benchmarks.run import results_folder, with_private_side
+from benchmarks.run import datasets_of, results_folder
 
 PAUSE = 2.0
 """Seconds between two looks."""
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> int:
         UserError: as :func:`benchmarks.config.cells`, or a record cannot be read.
     """
     grid = cells([word for word in arguments if word != ONCE])
-    watched = Watched(grid, _folder(grid))
+    watched = Watched(grid, results_folder(grid[0], datasets_of(grid)))
     console = Console(highlight=False)
     if ONCE in arguments:
         found = watched.lines()
@@ -108,14 +108,6 @@ def _follow(watched: Watched, console: Console) -> list[Line]:
             found = watched.lines()
             live.update(shown(found, watched.folder), refresh=True)
     return found
-
-
-def _folder(grid: Sequence[Cell]) -> Path:
-    datasets = {
-        cell.config.dataset.name: with_private_side(make(cell.config.dataset))
-        for cell in {cell.config.dataset.name: cell for cell in grid}.values()
-    }
-    return results_folder(grid[0], datasets)
 
 
 class Watched:

@@ -7,7 +7,7 @@ import subprocess
 import tarfile
 from pathlib import Path, PurePosixPath
 
-from benchmarks.record import Record, load_folder, parse
+from benchmarks.record import Record, load_folder, parse, results_only
 from wavedp.dp.errors import UserError
 
 RECORDS = "records"
@@ -63,4 +63,5 @@ def _of_revision(place: str) -> list[Record]:
         }
     inner = {path: text for path, text in found.items() if path.parts[:-1] == (RECORDS,)}
     flat = {path: text for path, text in found.items() if len(path.parts) == 1}
-    return [parse(text, f"{place}/{path}") for path, text in sorted((inner or flat).items())]
+    read = (parse(text, f"{place}/{path}") for path, text in sorted((inner or flat).items()))
+    return results_only(read, place)

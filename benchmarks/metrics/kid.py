@@ -13,6 +13,7 @@ import torch
 from cleanfid import fid
 from torch import Tensor
 
+from benchmarks.features import FeatureSpace
 from benchmarks.features.inception import Inception
 from benchmarks.metrics import Direction, Scores
 from benchmarks.metrics.featured import FeatureMetric
@@ -32,16 +33,25 @@ class KID(FeatureMetric):
     Args:
         mode: clean-fid's mode, ``clean`` or ``legacy_tensorflow``.
         subsets, subset_size: how many subsets, and how many rows of each side in one.
+        space: other features than those of clean-fid, for a distance that is not KID.
     """
 
     direction: ClassVar[Direction | Mapping[str, Direction]] = "lower"
     least = 2
+    what: ClassVar[str] = "KID"
 
-    def __init__(self, mode: str = "clean", subsets: int = 100, subset_size: int = 1000) -> None:
-        super().__init__(Inception(mode))
+    def __init__(
+        self,
+        mode: str = "clean",
+        subsets: int = 100,
+        subset_size: int = 1000,
+        space: FeatureSpace | None = None,
+    ) -> None:
+        super().__init__(space or Inception(mode))
         self._subsets, self._size = subsets, subset_size
         self.protocol = (
-            f"KID by clean-fid, {subsets} subsets of at most {subset_size}, on {self.space.label}"
+            f"{self.what} by clean-fid, {subsets} subsets of at most {subset_size}, on "
+            f"{self.space.label}"
         )
 
     def fit(self, features: np.ndarray) -> None:

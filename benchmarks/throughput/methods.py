@@ -6,9 +6,9 @@
 Writes ``results/throughput/methods-<hardware>.csv``. The ratio of a row is the method's time over
 DP-Wavelet's, which takes turns with it: so many times dearer. Finetuning encodes the records once
 and then sees as many, in expectation, with every method; one that asks queries instead of training
-by gradients does all that it does. Networks have random weights, which take as long. Settings for
-methods that read published files follow the options, as in
-``method.published.encoder=/data/weights/taef2_encoder.safetensors``.
+by gradients does all that it does. Networks have random weights, which take as long, published ones
+too, unless a method reads files of a kind that is not known beforehand: settings for such follow
+the options, as in ``method.published.upsampler=/data/weights/imdn_x4.safetensors``.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from wavedp.dp.ledger import Ledger
 from wavedp.dp.plan import DPPlan
 from wavedp.dp.private import PrivateRecords
 from wavedp.dp.trainer import Trainer
+from wavedp.nn.untrained import untrained
 from wavedp.protocol import ImageGenerator
 
 BASE = "dp_wavelet"
@@ -115,7 +116,8 @@ class Work:
         torch.manual_seed(0)
         self._size, self._settings = size, config.finetuning
         self._device = pick_device("auto")
-        self.generator: ImageGenerator = _on(make(config.generator), self._device)
+        with untrained():
+            self.generator: ImageGenerator = _on(make(config.generator), self._device)
         given = faces(size.records, size.pixels)
         self._captions = [captions[0] for captions in given.captions]
         self._columns = {"images": given.images, "captions": given.captions}

@@ -21,6 +21,7 @@ from wavedp.diffusion.autoencoder import Pixels
 from wavedp.diffusion.denoiser import ADAPTABLE, Denoiser
 from wavedp.diffusion.process import DDPM
 from wavedp.diffusion.published import (
+    UNET,
     BertReader,
     BertTokens,
     published_autoencoder,
@@ -31,19 +32,6 @@ from wavedp.dp import DPPlan, Ledger, PrivateRecords, Trainer, UserError
 from wavedp.nn.lora import adapted
 
 PARTS = ("autoencoder", "unet", "bert")
-
-TEXT = {
-    "block_out_channels": (320, 640, 1280, 1280),
-    "in_channels": 4,
-    "out_channels": 4,
-    "sample_size": 32,
-    "layers_per_block": 2,
-    "cross_attention_dim": 1280,
-    "attention_head_dim": 8,
-    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-}
-"""``unet/config.json`` of CompVis/ldm-text2im-large-256."""
 
 
 def transformer(c, context):
@@ -61,7 +49,7 @@ def published():
     with torch.device("meta"):
         bert = LDMBertModel(LDMBertConfig())
         return Denoiser(
-            UNet2DConditionModel(**TEXT), 32, 4, BertReader(bert, torch.zeros(77, 1).int())
+            UNet2DConditionModel(**UNET), 32, 4, BertReader(bert, torch.zeros(77, 1).int())
         )
 
 
@@ -125,7 +113,7 @@ def folder(tmp_path_factory):
         scaling_factor=0.18215,
     ).save_pretrained(root / "vqvae")
     UNet2DConditionModel(
-        **TEXT | {"block_out_channels": (8,) * 4, "sample_size": 8, "cross_attention_dim": 16},
+        **UNET | {"block_out_channels": (8,) * 4, "sample_size": 8, "cross_attention_dim": 16},
         norm_num_groups=4,
     ).save_pretrained(root / "unet")
     config = LDMBertConfig(

@@ -13,17 +13,47 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertModel
+from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import (
+    LDMBertConfig,
+    LDMBertModel,
+)
 from torch import Tensor
 
 from wavedp.diffusion.autoencoder import KLAutoencoder
 from wavedp.diffusion.denoiser import Denoiser, Reader
 from wavedp.dp.errors import UserError
 from wavedp.nn.text.batched import first_longer, tokens_of
+from wavedp.nn.untrained import drawn, wordless
 
 MODEL = "CompVis/ldm-text2im-large-256"
 LATENT_SCALE = 0.18215
 """What the model's latents are multiplied by."""
+
+AUTOENCODER: dict[str, Any] = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "sample_size": 256,
+}
+"""``vqvae/config.json``."""
+
+UNET: dict[str, Any] = {
+    "block_out_channels": (320, 640, 1280, 1280),
+    "in_channels": 4,
+    "out_channels": 4,
+    "sample_size": 32,
+    "layers_per_block": 2,
+    "cross_attention_dim": 1280,
+    "attention_head_dim": 8,
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+}
+"""``unet/config.json``."""
+
+BERT: dict[str, Any] = {}
+"""``bert/config.json`` has what diffusers takes where nothing is said."""
 
 
 def published_autoencoder(path: str, resolution: int = 256) -> KLAutoencoder:
@@ -35,6 +65,8 @@ def published_autoencoder(path: str, resolution: int = 256) -> KLAutoencoder:
     Raises:
         UserError: it is not on this machine, or damaged.
     """
+    if (settings := drawn("ldm_autoencoder", AUTOENCODER)) is not None:
+        return KLAutoencoder(AutoencoderKL(**settings), resolution)
     return KLAutoencoder(_network(AutoencoderKL, path, low_cpu_mem_usage=False), resolution)
 
 
@@ -49,8 +81,13 @@ def published_denoiser(unet: str, bert: str, tokenizer: str, slots: int = 77) ->
     Raises:
         UserError: they are not on this machine, or damaged, or the BERT takes fewer tokens.
     """
-    network = _network(UNet2DConditionModel, unet, low_cpu_mem_usage=False)
-    reader = BertReader(_network(LDMBertModel, bert), BertTokens(tokenizer, slots)([""])[0])
+    none = BertTokens(tokenizer, slots)([""])[0]
+    if (settings := drawn("ldm_unet", UNET)) is not None:
+        network = UNet2DConditionModel(**settings)
+        reader = BertReader(LDMBertModel(LDMBertConfig(**drawn("ldm_bert", BERT) or {})), none)
+    else:
+        network = _network(UNet2DConditionModel, unet, low_cpu_mem_usage=False)
+        reader = BertReader(_network(LDMBertModel, bert), none)
     denoiser = Denoiser(network, network.config.sample_size, network.config.in_channels, reader)
     denoiser.scale.fill_(1 / LATENT_SCALE)
     return denoiser.eval()
@@ -102,7 +139,10 @@ class BertTokens:
     def __init__(self, folder: str, slots: int = 77) -> None:
         from transformers import AutoTokenizer
 
-        self._tokenizer = _loaded(AutoTokenizer.from_pretrained, Path(folder))
+        if drawn("ldm_tokenizer", {}) is not None:
+            self._tokenizer = wordless(slots)
+        else:
+            self._tokenizer = _loaded(AutoTokenizer.from_pretrained, Path(folder))
         self.slots = slots
 
     @property

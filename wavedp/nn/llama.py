@@ -23,6 +23,7 @@ from wavedp.nn.prior import CodePrior
 from wavedp.nn.rotary import grid_rotation, rotate
 from wavedp.nn.state import read_state
 from wavedp.nn.transformer import Attend, Cache, by_heads
+from wavedp.nn.untrained import drawn
 
 EPS = 1e-5
 """Of every norm."""
@@ -238,6 +239,12 @@ def _left_padded(text: Tensor) -> Tensor:
 HEAD_WIDTH = 64
 """Of every published LlamaGen; no weight tells."""
 
+XL = {
+    **{"codebook_size": 16384, "text_slots": 120, "text_width": 2048},
+    **{"width": 1280, "depth": 36, "heads": 20},
+}
+"""Of ``t2i_XL_stage1_256.pt``, the only text-to-image model at 256 px."""
+
 _NAMES = (
     (r"cls_embedding\.cap_proj\.fc1\.", "text.0."),
     (r"cls_embedding\.cap_proj\.fc2\.", "text.2."),
@@ -266,6 +273,8 @@ def published_llama(path: str, grid: int = 16, head_width: int = HEAD_WIDTH) -> 
     Raises:
         UserError: the file is missing, damaged, or holds other weights.
     """
+    if (settings := drawn("llamagen", XL)) is not None:
+        return LlamaPrior(grid, **settings)
     return load_llama(read_state(path, "prior.path"), grid, head_width)
 
 

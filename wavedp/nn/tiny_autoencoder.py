@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from wavedp.dp.errors import UserError, one_line
 from wavedp.nn.fingerprint import fingerprint
 from wavedp.nn.state import read_state
+from wavedp.nn.untrained import drawn
 
 WIDTH, CHANNELS, STRIDE = 64, 32, 8
 
@@ -36,7 +37,8 @@ class TinyAutoencoder(nn.Module):
             raise UserError(f"The tiny autoencoder takes multiples of 8 px, not {resolution} px.")
         self.resolution, self.side = resolution, resolution // STRIDE
         self.encoder, self.decoder = _encoder(), _decoder()
-        for part, path in (("encoder", encoder), ("decoder", decoder)):
+        files = {} if drawn("taef2", {}) is not None else {"encoder": encoder, "decoder": decoder}
+        for part, path in files.items():
             state = read_state(path, f"autoencoder.{part}")
             try:
                 self.get_submodule(part).load_state_dict(state)

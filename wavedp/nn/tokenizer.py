@@ -73,5 +73,7 @@ def check_codes(codes: Tensor, codebook_size: int) -> None:
     Raises:
         UserError: a code is negative or not below ``codebook_size``.
     """
+    if codes.is_meta:
+        return  # where operations are counted, there are no numbers
     if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < codebook_size:
         raise UserError(f"Codes must lie in 0..{codebook_size - 1}.")

@@ -19,6 +19,7 @@ from wavedp.dp.errors import UserError, one_line
 from wavedp.nn.quantizer import Quantizer
 from wavedp.nn.raster import Raster
 from wavedp.nn.state import read_state
+from wavedp.nn.untrained import drawn
 
 BLOCKS = 2
 """Residual blocks per resolution on the way down; one more on the way up."""
@@ -231,8 +232,10 @@ def published_vqgan(path: str, resolution: int = 256) -> VQGAN:
     Raises:
         UserError: the file is missing, damaged, or holds other weights.
     """
-    network = VQGAN(resolution)
-    load_vqgan(network, read_state(path, "tokenizer.path"))
+    settings = drawn("vqgan", {})
+    network = VQGAN(resolution, **settings or {})
+    if settings is None:
+        load_vqgan(network, read_state(path, "tokenizer.path"))
     network.requires_grad_(False)
     return network.eval()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -47,7 +48,13 @@ class BatchedText(ABC):
         self, encoder: nn.Module, slots: int, width: int, batch: int, *settings: object
     ) -> None:
         self.slots, self.width, self._batch = slots, width, batch
-        self.key = f"{type(self).__name__} 2 {slots} {fingerprint(encoder, *settings)}"
+        self._hashed = encoder, settings
+
+    @cached_property  # gigabytes are read for it
+    def key(self) -> str:
+        """See :class:`~wavedp.nn.text.TextEncoder`."""
+        encoder, settings = self._hashed
+        return f"{type(self).__name__} 2 {self.slots} {fingerprint(encoder, *settings)}"
 
     @abstractmethod
     def hidden(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:

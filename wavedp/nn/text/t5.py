@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
 from wavedp.dp.errors import UserError
 from wavedp.nn.text.batched import BatchedText, device_or_default, tokens_of
+from wavedp.nn.untrained import drawn, wordless
+
+XL: dict[str, Any] = {
+    **{"d_model": 2048, "d_ff": 5120, "d_kv": 64, "num_layers": 24, "num_heads": 32},
+    **{"vocab_size": 32128, "feed_forward_proj": "gated-gelu"},
+}
+"""``config.json`` of ``google/flan-t5-xl``, of the encoder."""
 
 
 class T5Text(BatchedText):
@@ -31,14 +39,18 @@ class T5Text(BatchedText):
         device: str | None = None,
     ) -> None:
         try:
-            from transformers import AutoTokenizer, T5EncoderModel
+            from transformers import AutoTokenizer, T5Config, T5EncoderModel
         except ModuleNotFoundError as error:
             raise UserError(
                 'T5 text needs transformers; install it with `pip install "wavedp[paper]"`.'
             ) from error
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
-            encoder = T5EncoderModel.from_pretrained(model, local_files_only=True)
+            if (sizes := drawn("t5", XL)) is not None:
+                self._tokenizer = wordless(slots)
+                encoder = T5EncoderModel(T5Config(**sizes))
+            else:
+                self._tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
+                encoder = T5EncoderModel.from_pretrained(model, local_files_only=True)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"The text encoder {model} is not on this machine; fetch it with "

@@ -3,14 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from wavedp.dp.errors import UserError
+from wavedp.nn.untrained import drawn, wordless
 
 MOST_NOISE = 350
 """Levels that the published low-resolution scheduler has."""
+
+STEPS = 50
+"""Of denoising, where nothing is said."""
+
+UNET: dict[str, Any] = {
+    "sample_size": 128,
+    "in_channels": 7,
+    "out_channels": 4,
+    "block_out_channels": (256, 512, 512, 1024),
+    "layers_per_block": 2,
+    "down_block_types": ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 3,
+    "up_block_types": ("CrossAttnUpBlock2D",) * 3 + ("UpBlock2D",),
+    "only_cross_attention": (True, True, True, False),
+    "cross_attention_dim": 1024,
+    "attention_head_dim": 8,
+    "use_linear_projection": True,
+    "num_class_embeds": 1000,
+}
+AUTOENCODER: dict[str, Any] = {
+    "block_out_channels": (128, 256, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 3,
+    "up_block_types": ("UpDecoderBlock2D",) * 3,
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "sample_size": 256,
+    "scaling_factor": 0.08333,
+}
+TEXT: dict[str, Any] = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 23,
+    "num_attention_heads": 16,
+    "hidden_act": "gelu",
+}
+"""Of stabilityai/stable-diffusion-x4-upscaler (x4-upscaling.yaml of its authors)."""
 
 
 class DiffusionUpsampler(nn.Module):
@@ -35,7 +72,7 @@ class DiffusionUpsampler(nn.Module):
     def __init__(
         self,
         model: str = "stabilityai/stable-diffusion-x4-upscaler",
-        steps: int = 50,
+        steps: int = STEPS,
         guidance: float = 7.5,
         noise_level: int = 20,
         batch: int = 8,
@@ -55,8 +92,13 @@ class DiffusionUpsampler(nn.Module):
                 '`pip install "wavedp[paper]"`.'
             ) from error
         try:
-            self._pipeline = StableDiffusionUpscalePipeline.from_pretrained(
-                model, revision=revision, local_files_only=True
+            parts = _drawn()
+            self._pipeline = (
+                StableDiffusionUpscalePipeline(**parts)
+                if parts is not None
+                else StableDiffusionUpscalePipeline.from_pretrained(
+                    model, revision=revision, local_files_only=True
+                )
             )
         except (OSError, ValueError) as error:
             raise UserError(
@@ -99,3 +141,24 @@ class DiffusionUpsampler(nn.Module):
                     f"Prompt {number} is longer than the {most} tokens that the upsampler takes: "
                     f"{prompt[:60]!r}...; use a protocol with shorter captions."
                 )
+
+
+def _drawn() -> dict[str, Any] | None:
+    """The parts of the published pipeline with random weights; None where files are to be read."""
+    settings = drawn("upscaler_unet", UNET)
+    if settings is None:
+        return None
+    from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    levels = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear"}
+    text = CLIPTextConfig(**drawn("upscaler_text", TEXT) or {})
+    return {
+        "vae": AutoencoderKL(**drawn("upscaler_autoencoder", AUTOENCODER) or {}),
+        "text_encoder": CLIPTextModel(text),
+        "tokenizer": wordless(text.max_position_embeddings),
+        "unet": UNet2DConditionModel(**settings),
+        "low_res_scheduler": DDPMScheduler(**levels),
+        "scheduler": DDIMScheduler(**levels, prediction_type="v_prediction", clip_sample=False),
+        "max_noise_level": MOST_NOISE,
+    }
