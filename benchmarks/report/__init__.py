@@ -15,7 +15,7 @@ from rich.console import Console
 
 from benchmarks.record import Record, load_folder
 from benchmarks.report.facts import datasets, slug
-from benchmarks.report.frame import aggregate, frame, write_summary
+from benchmarks.report.frame import aggregate, frame, select, write_summary
 from benchmarks.report.grid import prompts_of, sample_grid
 from benchmarks.report.html import Pictures, render
 from benchmarks.report.latex import latex
@@ -41,8 +41,8 @@ def make_report(suite_folder: Path, console: Console | None = None) -> Path:
     """Write the report of a suite and return the path of ``report.html``.
 
     Writes ``summary.csv``, ``table.md``, ``table.tex``, ``plots/*.png`` with the numbers that they
-    show as ``plots/*.csv``, ``grid-<dataset>.png`` and ``report.html`` into ``suite_folder``, and
-    prints the tables if a console is given.
+    show as ``plots/*.csv``, ``grid-<dataset>.png`` (at one budget: ``glance-<dataset>.png``) and
+    ``report.html`` into ``suite_folder``, and prints the tables if a console is given.
 
     Raises:
         UserError: the folder holds no records.
@@ -72,11 +72,21 @@ def _pictures(suite_folder: Path, records: Sequence[Record], dataset: str) -> Pi
         sample_grid(suite_folder, dataset, records, columns=GRID_COLUMNS, start=start)
         for start in starts
     )
+    glance = sample_grid(suite_folder, dataset, _largest_budget(records, dataset))
     return Pictures(
         plots=plots_of(records, dataset),
         grids=tuple(_png(grid) for grid in grids if grid is not None),
+        glance=_png(glance) if glance is not None else None,
         prompts=tuple(prompts),
     )
+
+
+def _largest_budget(records: Sequence[Record], dataset: str) -> list[Record]:
+    """The private records of a data set at its largest finite epsilon."""
+    private = select(records, lambda record: record.dataset == dataset and record.row == "private")
+    epsilons = [record.privacy.epsilon_target or 0.0 for record in private]
+    largest = max(epsilons, default=0.0)
+    return [r for r, epsilon in zip(private, epsilons, strict=True) if epsilon == largest]
 
 
 def _write_pictures(suite_folder: Path, dataset: str, pictures: Pictures) -> None:
@@ -85,6 +95,8 @@ def _write_pictures(suite_folder: Path, dataset: str, pictures: Pictures) -> Non
         write(suite_folder / "plots" / f"{name}-{dataset}.csv", plot.data)
     if pictures.grids:
         write(suite_folder / f"grid-{dataset}.png", pictures.grids[0])
+    if pictures.glance:
+        write(suite_folder / f"glance-{dataset}.png", pictures.glance)
 
 
 def _png(image: Image.Image) -> bytes:

@@ -34,6 +34,8 @@ class Pictures:
     """By name, see :data:`benchmarks.report.plots.FIGURES`."""
     grids: tuple[bytes, ...]
     """PNG."""
+    glance: bytes | None
+    """Those of all methods at the largest finite epsilon alone, for pages with less room."""
     prompts: tuple[str, ...]
 
 

@@ -66,7 +66,13 @@ def test_everything_is_the_same_byte_for_byte(suite: Path, tmp_path: Path) -> No
     copy = tmp_path / "embedded"
     shutil.copytree(suite, copy)
     made = [p for p in copy.rglob("*") if p.is_file() and p.parent.name in ("embedded", "plots")]
-    assert {"summary.csv", "table.md", "report.html", "grid-toy_faces.png"} < {p.name for p in made}
+    assert {
+        "summary.csv",
+        "table.md",
+        "report.html",
+        "grid-toy_faces.png",
+        "glance-toy_faces.png",
+    } < {p.name for p in made}
     plots = {
         f"{n}-toy_faces.{end}" for n in ("metrics", "cost", "throughput") for end in ("png", "csv")
     }
@@ -87,6 +93,16 @@ def test_grid_has_a_row_per_line_and_a_column_per_prompt(suite: Path) -> None:
     assert grid.height > 10 * 96
     assert grid.getpixel((LEFT + 48, grid.height - 12 - 48)) == (200, 30, 40)
     assert sample_grid(suite, "toy_faces", records, columns=16).width > grid.width  # type: ignore[union-attr]
+
+
+def test_a_glance_has_the_largest_finite_budget_of_each_method(suite: Path) -> None:
+    records = load_folder(suite / "records")
+    most = max(r.privacy.epsilon_target or 0 for r in records if r.row == "private")
+    mine = [r for r in records if r.row == "private" and r.privacy.epsilon_target == most]
+    with Image.open(suite / "glance-toy_faces.png") as glance:
+        again = sample_grid(suite, "toy_faces", mine)
+        assert again is not None
+        assert glance.tobytes() == again.tobytes()
 
 
 def test_grid_reads_nothing_outside_the_suite(tmp_path: Path) -> None:
