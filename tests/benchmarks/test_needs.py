@@ -13,7 +13,7 @@ from omegaconf import OmegaConf, open_dict
 
 from benchmarks import gpu_hours, needs, run
 from benchmarks.cell import make_plan
-from benchmarks.config import CONFIGS, Cell, cells, compose, load_choice
+from benchmarks.config import CONFIGS, Cell, cells, compose
 from benchmarks.gpu_hours import Assumed, Measured
 from benchmarks.protocol import protocol_of
 from benchmarks.throughput import counts
@@ -58,7 +58,7 @@ def test_a_dry_run_of_the_paper_needs_nothing_and_names_everything(
         assert entry.index(command) < 200
         assert size in entry[:100]
         assert licence in entry[:100]
-    dataset = load_choice("dataset", cells([f"suite={suite}"])[0].config.dataset.name)
+    dataset = cells([f"suite={suite}"])[0].config.dataset
     assert f"{dataset.private_records:,} private" in out
     assert "public corpus shards" in out
     assert "Computed, not measured" in out
