@@ -94,7 +94,8 @@ def turn(cell: Sequence[str], folder: Path, cache: Path) -> Turn:
     records = [load(path) for path in folder.glob("*/records/*.json")]
     work = seconds_of(records[0]) if len(records) == 1 else None
     if process.returncode or start is None or work is None:
-        raise UserError(f"benchmarks.run ended with code {process.returncode}: {text[-200:]}")
+        last = text.strip().rpartition("\n")[2]  # an error is one line
+        raise UserError(f"benchmarks.run ended with code {process.returncode}: {last}")
     return Turn(start, whole - work)
 
 
