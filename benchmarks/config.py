@@ -47,8 +47,8 @@ NEEDS = "needs"
 UNTRAINED = {"steps": 2, "expected_batch": 2, "micro_batch": 1}
 """The plan of a run with random weights, as far as a method has such settings."""
 OF_OTHERS = ("non_private", "search", "search_non_private")
-"""What a method's config says of other cells: settings of the row without noise, of whose own cells
-the first is a part, and what else is tried of a setting."""
+"""What a method's config says of other cells: settings of the row of that name, and what else is
+tried of a setting."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,9 @@ class Cell:
         del config["privacy"]["epsilon"]
         if not self.untrained:  # a name of its own, and no record of before is renamed
             config.pop("untrained", None)
-        for key in (NEEDS, *OF_OTHERS[self.row == "non_private" :]):
-            config["method"].pop(key, None)
+        for key in (NEEDS, *OF_OTHERS):
+            if key != self.row:
+                config["method"].pop(key, None)
         parts = [(k, _wherever_cached(v)) for k, v in config.items() if k not in NOT_IDENTITY]
         # Left out where it is the usual one: so it is for records from before there were others.
         protocol = self.config.suite.get("protocol") or "quick"
