@@ -22,10 +22,14 @@ from types import FrameType
 
 import hydra
 import torch
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig
 
 from benchmarks.config import CONFIGS
+from benchmarks.installed import installed
 from benchmarks.stopping import SIGNALS
 
 WORKER = "worker"
@@ -68,5 +72,16 @@ def _to(process: subprocess.Popen[bytes]) -> Callable[[int, FrameType | None], N
     return lambda number, frame: process.send_signal(number)
 
 
+class InstalledMethods(SearchPathPlugin):
+    """Lets Hydra find methods of other packages; a job then composes its own and no other's."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append the packages' configs, so that none of ours is replaced."""
+        for method in installed():
+            if method.folder is not None:
+                search_path.append(method.package, f"file://{method.folder}")
+
+
 if __name__ == "__main__":
+    Plugins.instance().register(InstalledMethods)
     main()

@@ -91,6 +91,20 @@ def test_it_runs_and_its_record_names_the_package(foreign, tmp_path, cache, in_r
     assert str(foreign) not in json.dumps(record.model_dump(mode="json"))
 
 
+def test_a_sweep_finds_it(foreign):
+    bring(foreign, "other", "other_package")
+    distribution(foreign, "other", other="other_package")
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.sweep", "method=foreign", "--cfg", "job"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(foreign)])},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "_target_: foreign_package.foreign.Foreign" in done.stdout
+
+
 def test_weights_that_it_pretrains_name_the_package(foreign, tmp_path, cache):
     with (foreign / "foreign_package" / "foreign.py").open("a") as code:
         code.write('\n\nclass Staged(Foreign):\n    stages = {"encoder": ()}\n')
