@@ -1,6 +1,8 @@
 """Text encoders behind their interface: shapes, null text, cuts, and what is missing."""
 
+import gc
 import json
+import weakref
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from wavedp.dp import UserError
 from wavedp.nn.text import HashedText, TextEncoder
 from wavedp.nn.text.clip import ClipText
 from wavedp.nn.text.t5 import T5Text
+from wavedp.nn.untrained import untrained
 
 WORDS = ["<pad>", "</s>", "<unk>", "a", "red", "blue", "hat", "dog"]
 
@@ -115,6 +118,22 @@ def test_a_t5_with_other_weights_or_another_vocabulary_has_another_key(t5, tmp_p
     file = words / "tokenizer.json"
     file.write_text(file.read_text().replace('"dog"', '"cat"'))
     assert T5Text(str(words), slots=5).key != t5.key
+
+
+def test_parts_that_read_alike_hold_one_t5_while_they_live(t5, tmp_path):
+    t5._tokenizer.save_pretrained(tmp_path)
+    t5._encoder.save_pretrained(tmp_path)
+    one, other = T5Text(str(tmp_path), slots=5), T5Text(str(tmp_path), slots=4)
+    assert one._encoder is other._encoder is not t5._encoder
+    gone = weakref.ref(one._encoder)
+    del one, other
+    gc.collect()
+    assert gone() is None
+    with untrained({"t5": {"num_layers": 1, "d_model": 16, "d_ff": 16, "d_kv": 8}}):
+        drawn = T5Text("a"), T5Text("a")
+    with untrained({"t5": {"num_layers": 2, "d_model": 16, "d_ff": 16, "d_kv": 8}}):
+        larger = T5Text("a")
+    assert drawn[0]._encoder is drawn[1]._encoder is not larger._encoder
 
 
 @pytest.mark.parametrize("name", ["t5", "clip"])

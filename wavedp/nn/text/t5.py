@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from wavedp.dp.errors import UserError
 from wavedp.nn.text.batched import BatchedText, device_or_default, tokens_of
@@ -16,6 +17,9 @@ XL: dict[str, Any] = {
     **{"vocab_size": 32128, "feed_forward_proj": "gated-gelu"},
 }
 """``config.json`` of ``google/flan-t5-xl``, of the encoder."""
+
+_in_use: WeakValueDictionary[tuple[str, ...], nn.Module] = WeakValueDictionary()
+"""Encoders by what they were made of: parts that read captions alike hold one between them."""
 
 
 class T5Text(BatchedText):
@@ -44,21 +48,25 @@ class T5Text(BatchedText):
             raise UserError(
                 'T5 text needs transformers; install it with `pip install "wavedp[paper]"`.'
             ) from error
+        self._device, sizes = device_or_default(device), drawn("t5", XL)
+        made_of = model, str(sizes), str(self._device)
+        encoder: Any = _in_use.get(made_of)
         try:
-            if (sizes := drawn("t5", XL)) is not None:
+            if sizes is not None:
                 self._tokenizer = wordless(slots)
-                encoder = T5EncoderModel(T5Config(**sizes))
+                encoder = encoder or T5EncoderModel(T5Config(**sizes))
             else:
                 self._tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
-                encoder = T5EncoderModel.from_pretrained(model, local_files_only=True)
+                encoder = encoder or T5EncoderModel.from_pretrained(model, local_files_only=True)
         except (OSError, ValueError) as error:
             raise UserError(
                 f"The text encoder {model} is not on this machine; fetch it with "
                 f"`hf download {model}` or set text.model to a folder."
             ) from error
         # In float32 whatever the file holds: T5 overflows in float16.
-        self._device, config = device_or_default(device), encoder.config
-        self._encoder = encoder.float().eval().requires_grad_(False).to(self._device)
+        encoder = encoder.float().eval().requires_grad_(False).to(self._device)
+        self._encoder = _in_use[made_of] = encoder
+        config = encoder.config
         settings = (
             config.num_heads,
             config.feed_forward_proj,
