@@ -114,15 +114,16 @@ class PrivateEvolution(AutoregressiveGenerator):
         public = torch.Generator(trainer.device).manual_seed(int(torch.randint(2**62, ())))
         with trainer.queries(records, LABEL, type(self)) as queries:
             members = self._random(len(self.population), int(torch.randint(2**62, ())))
+            bands = self._low_bands(members)
             for step in trainer.progress(range(plan.steps), LABEL):
                 degree = first + (last - first) * step / max(plan.steps - 1, 1)
-                candidates = torch.cat([members, self.vary(members, degree, public)])
-                votes = queries.histogram(
-                    Nearest(self._low_bands(candidates)), bins=len(candidates)
-                )
+                varied = self.vary(members, degree, public)
+                candidates = torch.cat([members, varied])
+                bands = torch.cat([bands, self._low_bands(varied)])
+                votes = queries.histogram(Nearest(bands), bins=len(candidates))
                 shares = survivors(votes, self._threshold(plan, len(candidates)))
                 chosen = torch.multinomial(shares, len(members), True, generator=public)
-                members = candidates[chosen]
+                members, bands = candidates[chosen], bands[chosen]
         self.population.copy_(members)
 
     @torch.no_grad()
@@ -138,16 +139,14 @@ class PrivateEvolution(AutoregressiveGenerator):
         Returns:
             int64 ``[n, t, C]``; kept tokens are as they were.
         """
-        sampling, varied = self._training, tokens.clone()
+        sampling, varied = self._training, []
         draw = Draw(generator, 1.0, sampling.temperature, sampling.top_k, sampling.top_p)
         no_text = self.prior.without_text(sampling.text([""]).to(tokens.device))
-        for part in varied.split(sampling.batch):  # views: what is written is in ``varied``
-            redrawn = torch.rand(part.shape[:2], generator=generator, device=part.device) < degree
+        for part in tokens.split(sampling.batch):
+            chosen = torch.rand(part.shape[:2], generator=generator, device=part.device) < degree
             text = no_text.expand(len(part), -1, -1)
-            for code in range(self.tokenizer.codes):
-                logits = torch.cat(self.prior(part, text)[code :: self.tokenizer.codes], dim=1)
-                part[..., code][redrawn] = draw(logits[redrawn])
-        return varied
+            varied.append(self.prior.redraw(part, chosen, text, draw))
+        return torch.cat(varied)
 
     @torch.no_grad()
     def generate(self, captions: Sequence[str], seed: int) -> Iterator[Tensor]:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from wavedp.dp import UserError
+from wavedp.nn.draw import Draw
 from wavedp.nn.text import HashedText
 from wavedp.wavelet.prior import SpectralPrior
 from wavedp.wavelet.tokenizer import SpectralTokenizer
@@ -66,6 +67,27 @@ def test_continuing_given_tokens_equals_sampling_them(prior):
     whole = prior.sample(text, 3, torch.Generator(), temperature=0)
     rest = prior.sample(text, 3, torch.Generator(), temperature=0, given=whole[:, :4])
     assert torch.equal(whole, rest)
+
+
+@torch.no_grad()
+def test_tokens_drawn_anew_follow_the_old_ones_before_them(prior):
+    text, tokens = torch.randn(5, 2, 8), torch.randint(10, (5, 8, 2))
+    before, chosen = tokens.clone(), torch.rand(5, 8) < 0.5
+    chosen[:, 0] = False
+    expected = tokens.clone()
+    for row, position in chosen.nonzero().tolist():
+        alone = tokens.clone()  # as if no other token of the row were drawn
+        for code in range(2):
+            alone[row, position, code] = stacked(prior, alone, text)[row, position, code].argmax()
+        expected[row, position] = alone[row, position]
+    greedy = Draw(torch.Generator(), 1.0, 0.0, 0)
+    drawn = prior.redraw(tokens, chosen, text, greedy)
+    assert torch.equal(drawn, expected)
+    assert torch.equal(tokens, before)
+    assert not torch.equal(drawn, before)
+    usual = Draw(torch.Generator().manual_seed(0), 1.0, 1.0, 0)
+    nothing = torch.zeros_like(chosen)
+    assert torch.equal(prior.redraw(tokens, nothing, text, usual), before)
 
 
 @torch.no_grad()

@@ -128,15 +128,39 @@ class CodePrior(Belonging, ABC):
             For each scale and, within it, each code, ``[b, N, K]``.
         """
         embedded = self._embed(tokens)
-        prefix, seen = self._read(text)
-        x = torch.cat([prefix, embedded[:, :-1].sum(2)], dim=1)
-        hidden = self._hidden(x, seen)[:, text.shape[1] - 1 :]
+        hidden = self._hidden_before(embedded, text)
         states = self._code_states(hidden.unsqueeze(2), embedded.cumsum(2) - embedded)
         return [
             output(part)
             for scale, rows in enumerate(states.split(self.tokens_per_scale, dim=1))
             for output, part in zip(self._outputs(scale), rows.unbind(2), strict=True)
         ]
+
+    def _hidden_before(self, embedded: Tensor, text: Tensor) -> Tensor:
+        """What tokens, embedded ``[b, t, C, d]``, are predicted from: ``[b, t, d]``."""
+        prefix, seen = self._read(text)
+        x = torch.cat([prefix, embedded[:, :-1].sum(2)], dim=1)
+        return self._hidden(x, seen)[:, text.shape[1] - 1 :]
+
+    @torch.no_grad()
+    def redraw(self, tokens: Tensor, chosen: Tensor, text: Tensor, draw: Draw) -> Tensor:
+        """Draw chosen tokens anew, all at once: each after the old ones before it.
+
+        Args:
+            tokens: int64 ``[b, t, C]``, whole scales from the first on.
+            chosen: bool ``[b, t]``.
+            text: ``[b, slots, text_width]``, see :meth:`without_text`.
+            draw: without guidance.
+
+        Returns:
+            int64 ``[b, t, C]``; tokens that are not chosen are as they were.
+        """
+        hidden, redrawn = self._hidden_before(self._embed(tokens), text), tokens.clone()
+        for position, rows in enumerate(chosen.unbind(1)):
+            part = tokens[rows]
+            self._sample_token(hidden[rows, position], part, position, 1, draw)
+            redrawn[rows, position] = part[:, position]
+        return redrawn
 
     @torch.no_grad()
     def sample(
