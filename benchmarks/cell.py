@@ -150,17 +150,10 @@ def run_cell(cell: Cell, dataset: Dataset, scorer: Scorer, folder: Path) -> Reco
     prompts = scorer.evaluation.prompts
     metrics = scorer.values(Batches(images), prompts, generator.conditioning)
     scored = time.perf_counter()
-    return Record(
-        cell=name,
-        suite=config.suite.name,
-        dataset=dataset.name,
-        dataset_version=dataset.version,
-        resolution=dataset.resolution,
-        method=config.method.name,
-        row=cell.row,
-        seed=cell.seed,
+    return record_of(
+        *(cell, dataset, weights),
         status="ok",
-        privacy=privacy_of(cell, dataset, trainer, generator),
+        privacy=privacy_of(cell, dataset, trainer),
         metrics=metrics,
         not_computed=scorer.missing(generator.conditioning),
         evaluated=evaluated(scorer.evaluation),
@@ -173,9 +166,6 @@ def run_cell(cell: Cell, dataset: Dataset, scorer: Scorer, folder: Path) -> Reco
             score_seconds=scored - sampled,
             peak_memory_mb=peak.megabytes,
         ),
-        provenance=provenance(cell, weights),
-        hardware=hardware.describe(device),
-        config=public_config(cell),
         samples=f"samples/{name}.png",
         finetuned=kept,
     )
@@ -187,15 +177,28 @@ def failed_record(cell: Cell, dataset: Dataset, error: Exception, folder: Path) 
     It tells what the ledger holds by then. Of an error that is not meant for users it tells the
     type and the place, not the text, which may quote a value of a private record.
     """
-    config = cell.config
     try:
         weights = digests(files_of(cell))
     except UserError:
         weights = {}
-    name = cell.identity(weights)
-    spent = _spent(ledger_of(folder, name), cell)
+    spent = _spent(ledger_of(folder, cell.identity(weights)), cell)
+    return record_of(
+        *(cell, dataset, weights),
+        status="failed",
+        reason=reason_of(error, cell),
+        privacy=privacy_of(cell, dataset, None).model_copy(update={"epsilon_spent": spent}),
+    )
+
+
+def record_of(cell: Cell, dataset: Dataset, weights: dict[str, str], **found: Any) -> Record:
+    """A record of this run of a cell: what is known of it beforehand, and what was found.
+
+    Args:
+        weights: digests of the public files that it begins with.
+    """
+    config = cell.config
     return Record(
-        cell=name,
+        cell=cell.identity(weights),
         suite=config.suite.name,
         dataset=dataset.name,
         dataset_version=dataset.version,
@@ -203,12 +206,10 @@ def failed_record(cell: Cell, dataset: Dataset, error: Exception, folder: Path) 
         method=config.method.name,
         row=cell.row,
         seed=cell.seed,
-        status="failed",
-        reason=reason_of(error, cell),
-        privacy=privacy_of(cell, dataset, None).model_copy(update={"epsilon_spent": spent}),
         provenance=provenance(cell, weights),
         hardware=hardware.describe(hardware.pick_device(config.hardware.device)),
         config=public_config(cell),
+        **found,
     )
 
 
@@ -222,12 +223,15 @@ def reason_of(error: Exception, cell: Cell) -> str:
 
 
 def _spent(path: Path, cell: Cell) -> float | None:
-    """Epsilon of the queries that a failed cell made before it failed."""
+    """Epsilon of the queries that a failed cell made before it failed; None if nobody knows."""
     if not path.exists():
         return 0.0 if cell.row == "pretrained" else None
     plan = make_plan(cell)
     assert plan is not None
-    return Ledger(path, plan.budget, writes=False).spent().epsilon
+    try:
+        return Ledger(path, plan.budget, writes=False).spent().epsilon
+    except UserError:  # a damaged ledger may be why it failed
+        return None
 
 
 def seed_everything(seed: int) -> None:
@@ -265,8 +269,8 @@ def finetune(
             compile=machine.compile,
             pad=device.type != "cpu",
             checkpoints=kept,
-            noise_seed=seeds.noise_seed,
-            sampling_seed=seeds.sampling_seed,
+            noise_seed=_own_seed(cell, seeds.noise_seed),
+            sampling_seed=_own_seed(cell, seeds.sampling_seed),
             progress=track,
             # A method that asks queries instead of training by gradients has none of these.
             **{k: settings[k] for k in FINETUNING if k in settings},
@@ -274,6 +278,13 @@ def finetune(
         world.all(None)  # nobody charges a ledger that another rank has still to open
         generator.finetune(_sealed(dataset), trainer)
     return trainer
+
+
+def _own_seed(cell: Cell, given: int | None) -> int | None:
+    """A given seed, made the cell's own: seeds whose noise were the same would be no replicates."""
+    if given is None:
+        return None
+    return int.from_bytes(hashlib.sha256(f"{given} {cell.label}".encode()).digest()[:8])
 
 
 def _sealed(dataset: Dataset) -> PrivateRecords:
@@ -356,9 +367,7 @@ def _samples(
         yield images.cpu()
 
 
-def privacy_of(
-    cell: Cell, dataset: Dataset, trainer: Trainer | None, generator: Any = None
-) -> Privacy:
+def privacy_of(cell: Cell, dataset: Dataset, trainer: Trainer | None) -> Privacy:
     """The budget and what was spent of it; without a trainer no private record was touched."""
     seeds = cell.config.privacy
     public: dict[str, Any] = {"epsilon_target": cell.epsilon, "records": dataset.private_records}
@@ -379,7 +388,7 @@ def privacy_of(
         sampling_probability=plan.expected_batch / dataset.private_records,
         noise_multiplier=plan.noise_multiplier,
         clip=plan.clip if math.isfinite(plan.clip) else None,
-        sensitivity=trainer.sensitivity(generator) if private else None,
+        sensitivity=trainer.sensitivity_used if private else None,
         expected_batch=plan.expected_batch,
         steps=plan.steps,
         reproducible_noise=private

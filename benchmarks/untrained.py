@@ -27,9 +27,8 @@ from benchmarks.cell import (
     ledger_of,
     make_generator,
     privacy_of,
-    provenance,
-    public_config,
     reason_of,
+    record_of,
     seed_everything,
     start_anew,
 )
@@ -102,18 +101,5 @@ def run_cell(cell: Cell, dataset: Dataset, folder: Path) -> Record:
             f"Method {cell.config.method.name} drew {image.dtype} {tuple(image.shape)} for one "
             f"caption instead of uint8 {shape}."
         )
-    return Record(
-        cell=name,
-        suite=cell.config.suite.name,
-        dataset=dataset.name,
-        dataset_version=dataset.version,
-        resolution=dataset.resolution,
-        method=cell.config.method.name,
-        row=cell.row,
-        seed=cell.seed,
-        status="untrained",
-        privacy=privacy_of(cell, dataset, trainer, generator),
-        provenance=provenance(cell, {}),
-        hardware=hardware.describe(device),
-        config=public_config(cell),
-    )
+    privacy = privacy_of(cell, dataset, trainer)
+    return record_of(cell, dataset, {}, status="untrained", privacy=privacy)

@@ -128,7 +128,7 @@ def test_the_budget_is_that_of_as_many_gaussians_as_generations(tmp_path):
     assert trainer.ledger.counts == {trainer.plan.event: 3}
     assert trainer.plan.event.sampling_probability == 1
     assert 4.9 < trainer.spent().epsilon <= 5
-    assert trainer.sensitivity(torch.nn.Identity()) == 1
+    assert trainer.sensitivity_used == 1
 
 
 def test_without_noise_the_population_moves_towards_the_records(tmp_path):

@@ -1,5 +1,6 @@
 """The harness: grids, checks before work starts, records, failures that do not spread."""
 
+import json
 import math
 import stat
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import run
-from benchmarks.cell import failed_record, make_generator
+from benchmarks.cell import checkpoints_of, failed_record, identity_of, make_generator
 from benchmarks.config import cells
 from benchmarks.evaluation import make_evaluation
 from benchmarks.hardware import PeakMemory, check_room
@@ -139,6 +140,37 @@ def test_a_failed_cell_is_recorded_and_the_others_go_on(tmp_path, cache, in_root
     assert "disk" not in failed.reason
     monkeypatch.setattr(run, "run_cell", real)
     assert run.main(overrides(tmp_path, cache, "method=dp_wavelet")) == 0  # retried, and alone
+
+
+def test_a_damaged_ledger_fails_its_cell_alone(tmp_path, cache, in_root):
+    args = overrides(tmp_path, cache, "method=dp_vae", "suite.grid.row=[private]")
+    damaged = next(cell for cell in cells(args) if cell.epsilon == 1)
+    ledger = tmp_path / "results" / "smoke" / "ledgers" / f"{identity_of(damaged)}.jsonl"
+    ledger.parent.mkdir(parents=True)
+    ledger.write_text("a query\n")
+    checkpoints_of(damaged, ledger).save("finetuning 1", {})  # or the ledger is set aside
+    assert run.main(args) == 1
+    found = {r.privacy.epsilon_target: r for r in load_folder(ledger.parent.parent / "records")}
+    assert found[10].status == "ok"
+    assert "has a line that is not a query" in found[1].reason
+    assert found[1].privacy.epsilon_spent is None
+    assert ledger.read_text() == "a query\n"
+
+
+def test_seeds_with_given_noise_share_none_of_it(tmp_path, cache, in_root):
+    """Or an interval over seeds would be one over the same draws."""
+    given = ("privacy.noise_seed=1", "privacy.sampling_seed=2", "suite.grid.seed=[0,1]")
+    chosen = ("method=dp_vae", "suite.grid.row=[private]")
+
+    def drawn(place):
+        assert run.main(overrides(tmp_path / place, cache, *given, *chosen)) == 0
+        ledgers = sorted((tmp_path / place / "results" / "smoke" / "ledgers").iterdir())
+        lines = [json.loads(x) for path in ledgers for x in path.read_text().splitlines()[1:]]
+        return [line["noise"] for line in lines]
+
+    noises = drawn("one")
+    assert len(set(noises)) == len(noises) == 2 * 2 * 2  # budgets, seeds, steps
+    assert drawn("again") == noises
 
 
 def test_tracebacks_are_for_the_owner_and_no_part_of_the_results(

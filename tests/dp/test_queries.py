@@ -106,8 +106,8 @@ def test_one_record_moves_an_answer_by_at_most_the_sensitivity(tmp_path):
         with trainer.queries(sealed(part), "q") as queries:
             answers.append(queries.sum(lambda r: r["x"], size=6))
     moved = (answers[0] - answers[1]).norm().item()
-    assert moved == pytest.approx(trainer.sensitivity(torch.nn.Linear(1, 1)), rel=1e-6)
-    assert trainer.sensitivity(torch.nn.Linear(1, 1)) == 0.7
+    assert trainer.sensitivity_used == 0.7
+    assert moved == pytest.approx(0.7, rel=1e-6)
 
 
 def test_the_trainer_tells_what_ran(tmp_path):
@@ -131,10 +131,20 @@ def test_an_interrupted_run_gets_the_answers_that_it_had_and_pays_once(seeds, an
     assert all(torch.equal(*pair) for pair in zip(before, after, strict=False))
     assert len(lines(tmp_path)) == STEPS
     assert again.resumed == (answered > 0)
+    assert again.examples == (STEPS - answered) * RECORDS  # what this process saw
     assert not list((tmp_path / "checkpoints").glob("*.key"))
     # Once it has ended, it needs no keys to give them again.
     assert all(torch.equal(*pair) for pair in zip(after, ask(asking(tmp_path)), strict=True))
     assert len(lines(tmp_path)) == STEPS
+
+
+def test_answers_whose_ledger_is_gone_are_refused(tmp_path):
+    """Who went on from them would tell of fewer queries than were asked."""
+    interrupted(asking(tmp_path), 2)
+    (tmp_path / "ledger.jsonl").unlink()
+    with pytest.raises(UserError, match=r"has 0 queries 'votes' and a checkpoint goes on from 2"):
+        ask(asking(tmp_path))
+    assert lines(tmp_path) == []
 
 
 def test_a_query_that_was_paid_for_and_lost_is_asked_again_with_its_noise(tmp_path, monkeypatch):

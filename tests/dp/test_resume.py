@@ -165,6 +165,18 @@ def test_a_replay_without_the_identical_noise_is_charged_again(tmp_path):
     assert charged(tmp_path) == 15 + 30  # steps 10..39 once more, with other noise
 
 
+@pytest.mark.parametrize("left", [0, 9])
+def test_a_checkpoint_whose_ledger_is_gone_is_refused(left, tmp_path):
+    """Ten steps are in the weights: epsilon of fewer would not describe them."""
+    interrupted(tmp_path, 15)
+    ledger = tmp_path / "ledger.jsonl"
+    ledger.write_bytes(b"".join(ledger.read_bytes().splitlines(keepends=True)[: left and 1 + left]))
+    message = rf"has {left} queries 'training' and a checkpoint goes on from 10: put .* back"
+    with pytest.raises(UserError, match=message):
+        run(tmp_path, seeds=False, every=10)
+    assert charged(tmp_path) == left
+
+
 def test_a_replay_that_does_not_fit_the_budget_is_refused_before_it_starts(tmp_path):
     tight = DPPlan.calibrate(
         epsilon=2, delta=1e-5, records=200, expected_batch=20, steps=STEPS, clip=1.0

@@ -67,7 +67,8 @@ class Queries:
         self._released, self._streams, self._replays = self._world.agreed(
             restored or ([], {}, False)
         )
-        self.resumed = bool(self._released)
+        self._restored = len(self._released)
+        self.resumed = self._restored > 0
         self._reserve()
 
     def sum(self, vectors: PerRecordTensor, *, size: int) -> Tensor:
@@ -92,10 +93,10 @@ class Queries:
         return self._answer(query, query.of_votes(votes))
 
     def finish(self) -> int:
-        """Forget the keys of noise and sampling; returns how many queries were asked."""
+        """Forget the keys of noise and sampling; returns how many queries were asked here."""
         if self._kept is not None and self._world.leads:
             self._kept.forget_streams(self._name)
-        return self._next
+        return max(0, self._next - self._restored)
 
     def _query(self, size: int) -> Query:
         if self._next == self._plan.steps:
@@ -107,7 +108,7 @@ class Queries:
 
     def _answer(self, query: Query, contribution: Contribution) -> Tensor:
         step, self._next = self._next, self._next + 1
-        if step < len(self._released):
+        if step < self._restored:
             return self._known(query, step)
         noise, sample = self._streams["noise"], self._streams["sampling"]
         released = query.release(
@@ -153,7 +154,8 @@ class Queries:
 
     def _reserve(self) -> None:
         """Check that all queries that are still to be asked are affordable, before work starts."""
-        event, steps = self._plan.event, range(len(self._released), self._plan.steps)
+        event, steps = self._plan.event, range(self._restored, self._plan.steps)
+        self._ledger.confirm(event, self._what, self._restored)
         tags = (self._streams["noise"].tag(step) for step in steps)
         paid = sum(self._ledger.paid(event, self._what, tag) for tag in tags if self._replays)
         self._ledger.reserve(event, len(steps), paid)

@@ -66,6 +66,8 @@ class Trainer:
     Attributes:
         train_seconds: of the steps that were taken by this object.
         resumed: whether a training went on from a checkpoint, so that these are not all its steps.
+        sensitivity_used: the most by which one record moved a sum that was released, to which its
+            noise was scaled; None before anything private was trained.
         peak_memory_mb: of the process on a CPU, of tensors on a GPU, at the end of the last one.
     """
 
@@ -105,7 +107,7 @@ class Trainer:
         self._micro_batch, self._pad = micro_batch, pad or compile
         self._seeds = {"noise": noise_seed, "sampling": sampling_seed}
         self._trainings, self._steps, self._public_seed = 0, 0, 0
-        self._exact = False  # whether all that was released are sums in float64
+        self.sensitivity_used: float | None = None
 
     def fit(
         self,
@@ -140,7 +142,7 @@ class Trainer:
         # The draws within are a step's own; what the caller draws afterwards must not show them.
         with torch.random.fork_rng(devices=devices):
             self._fit(model, per_example_loss, records, optimizer, schedule, label)
-        self._trainings, self._exact = self._trainings + 1, False
+        self._trainings += 1
 
     @contextmanager
     def queries(
@@ -172,9 +174,9 @@ class Trainer:
             fresh=lambda name: self._fresh_streams(name, private=True),
         )
         began = time.perf_counter()
+        self._uses(self.plan.clip)  # sums in float64
         yield queries
         self._steps += queries.finish()
-        self._exact = self._exact or not self._trainings
         self._trainings += 1
         self.resumed |= queries.resumed
         self.train_seconds += time.perf_counter() - began
@@ -193,6 +195,9 @@ class Trainer:
         parameters = _check_optimizer(model, optimizer)
         world = World.current()
         world.spread([*model.parameters(), *model.buffers()])
+        private, sensitivity = isinstance(records, PrivateRecords), self.sensitivity(model)
+        if private:
+            self._uses(sensitivity)
         training = GradientSums(
             model,
             per_example_loss,
@@ -202,7 +207,7 @@ class Trainer:
             engine=self._engine,
             micro_batch=self._micro_batch,
             pad=self._pad,
-            sensitivity=self.sensitivity(model),
+            sensitivity=sensitivity,
             world=world,
         )
         resumable = Resumable(
@@ -215,7 +220,6 @@ class Trainer:
             optimizer=optimizer,
             average=Average(parameters, self._ema_decay),
         )
-        private = isinstance(records, PrivateRecords)
         start, streams = resumable.restore(lambda name: self._fresh_streams(name, private))
         training.draw_from(streams)
         if private:
@@ -255,14 +259,12 @@ class Trainer:
         return self.examples / max(self.train_seconds, 1e-9)
 
     def sensitivity(self, model: nn.Module) -> float:
-        """The most by which one record can move a released sum, rounding included.
+        """The most by which one record can move a released sum of gradients, rounding included.
 
         C (1 + tol + eps E[batch]): tol bounds the error of a clipped gradient, see
         :data:`wavedp.dp.clipping.TOLERANCE`, and a sum of B gradients is rounded by up to eps B C.
-        C alone if all that this trainer released are :meth:`queries`, which are in float64.
+        Of :meth:`queries`, which are in float64, it is C alone.
         """
-        if self._exact:
-            return self.plan.clip
         eps = torch.finfo(torch.float32).eps
         tolerance = self.computing.tolerance(model) + eps * self.plan.expected_batch
         return self.plan.clip * (1 + tolerance)
@@ -353,8 +355,12 @@ class Trainer:
                 self.ledger.interrupted(stream.tag(step) for step in range(self.plan.steps))
             raise
 
+    def _uses(self, sensitivity: float) -> None:
+        self.sensitivity_used = max(sensitivity, self.sensitivity_used or 0.0)
+
     def _reserve(self, training: GradientSums, start: int, label: str, replays: bool) -> None:
         assert self.ledger is not None
+        self.ledger.confirm(self.plan.event, label, start)
         steps = range(start, self.plan.steps)
         tags = (training.noise.stream.tag(step) for step in steps)
         replayed = sum(self.ledger.paid(self.plan.event, label, tag) for tag in tags if replays)
