@@ -12,6 +12,7 @@ import difflib
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -181,10 +182,9 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"A config is not YAML in UTF-8, mend it: {one_line(error)}") from error
     except (HydraException, OmegaConfBaseException) as error:
-        first = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"The configuration cannot be read: {first}{_nearest_key(first)}"
-        ) from error
+        first = str(error).strip().splitlines()[0].rstrip(".")
+        meant = _nearest_key(first, overrides)
+        raise UserError(f"The configuration cannot be read: {first}.{meant}") from error
     if missing:
         raise UserError(
             f"The config of method {_chosen(overrides) or config.method.get('name')} lacks "
@@ -278,8 +278,25 @@ def _unknown_choice(error: MissingConfigException, overrides: Sequence[str]) -> 
     return str(error).splitlines()[0]
 
 
-def _nearest_key(message: str) -> str:
-    return "" if message.endswith(".") else "."
+def _nearest_key(message: str, overrides: Sequence[str]) -> str:
+    """What may have been meant by a key that the configuration has not, and how to add one."""
+    found = re.search(r"^Could not override '(.+)'$", message)
+    if found is None:
+        return ""
+    key = found[1]
+    section: Any = compose([o for o in overrides if o.partition("=")[0] != key])
+    right: list[str] = []
+    for name in key.split("."):
+        if not OmegaConf.is_dict(section):
+            return f" {'.'.join(right)} has no settings of its own."
+        if name not in section:
+            break
+        section, right = section[name], [*right, name]
+    else:
+        return ""
+    near = difflib.get_close_matches(name, [str(known) for known in section], 1)
+    hint = f" Did you mean {'.'.join([*right, near[0]])}?" if near else ""
+    return f"{hint} A setting that no config has is added as +{key}=..."
 
 
 def cells(overrides: Sequence[str]) -> list[Cell]:

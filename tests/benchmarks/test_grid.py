@@ -102,6 +102,25 @@ def test_a_choice_is_composed_once_and_cannot_be_changed(monkeypatch):
         configuration.load_choice("metric", "kidd")
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("metod=dp_ldm", "'metod'. Did you mean method?"),
+        ("method.genertor.private_scales=1", "Did you mean method.generator?"),
+        ("method.generator.private_scale=1", "Did you mean method.generator.private_scales?"),
+        ("suite.grid.rows=[private]", "Did you mean suite.grid.row?"),
+        ("seed.more=1", "seed has no settings of its own."),
+        ("dataset.zebra=99", "'dataset.zebra'. A setting that no config has is added as +dataset"),
+        ("~nothing", "'nothing' does not exist."),
+    ],
+)
+def test_a_key_that_is_none_is_told_the_nearest(wrong, said):
+    with pytest.raises(UserError) as caught:
+        configuration.compose(["method=dp_wavelet", wrong])
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_every_config_names_itself():
     for group in ("dataset", "method", "suite"):
         for name in choices(group):

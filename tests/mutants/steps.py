@@ -244,6 +244,22 @@ MUTANTS = [
         ),
     ),
     Mutant(
+        trap=21,
+        what="a checkpoint goes on without the ledger of its steps",
+        file=TRAINER,
+        old="        self.ledger.confirm(self.plan.event, label, start)\n",
+        new="",
+        tests=("tests/dp/test_resume.py::test_a_checkpoint_whose_ledger_is_gone_is_refused[9]",),
+    ),
+    Mutant(
+        trap=21,
+        what="answers are given again without the ledger of their queries",
+        file="wavedp/dp/queries.py",
+        old="        self._ledger.confirm(event, self._what, self._restored)\n",
+        new="",
+        tests=("tests/dp/test_queries.py::test_answers_whose_ledger_is_gone_are_refused",),
+    ),
+    Mutant(
         trap=22,
         what="a charge for every micro-batch",
         file=TRAINER,
