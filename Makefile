@@ -32,7 +32,7 @@ mutants: $(VENV)/.ready  ## plants every known trap of DP training and shows tha
 	$(RUN) -m tests.mutants
 
 report: $(VENV)/.ready  ## tables, plots and pages again, of every suite that has records
-	$(RUN) -m benchmarks.report $(patsubst %/records,%,$(wildcard results/*/records))
+	$(RUN) -m benchmarks.report $(patsubst %/records,%,$(wildcard results/*/records results/local/*/records))
 
 checkpoints: $(VENV)/.ready  ## the public checkpoints and the yardstick again (about six hours)
 	$(RUN) -m benchmarks.yardstick train
@@ -54,5 +54,5 @@ $(VENV)/.ready: pyproject.toml
 	$(RUN) -m pip install --quiet -e ".[all]"
 	touch $@
 
-clean:  ## caches and local results; keeps what is committed
-	rm -rf .cache results/local results/quick results/smoke
+clean:  ## caches, and results on embedded data; keeps what is committed, and ledgers of your data
+	rm -rf .cache results/quick results/smoke

@@ -65,8 +65,8 @@ class ImageGenerator(Protocol):
             images: uint8 ``[b, 3, R, R]``, evaluation images.
 
         Returns:
-            uint8 ``[b, 3, R, R]``, what the public parts keep of them. DP-Wavelet is given the
-            real low band, not its tokens; methods without an upsampler are given their tokens.
+            uint8 ``[b, 3, R, R]``, what the public parts keep of them: of DP-Wavelet the real low
+            band, upsampled, not its tokens; of a method of tokens or latents these, decoded.
         """
 
     def state_dict(self) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def _rows(records: Sequence[Record]) -> str:
         parts.append("ε = ∞: finetuned without privacy.")
     if "oracle" in rows:
         parts.append(
-            f"oracle{NOT_PRIVATE}: the ceiling, the real low band through the public stage; an "
+            f"oracle{NOT_PRIVATE}: what the method's public parts keep of real held-out images; an "
             "evaluation, not a release."
         )
     return " ".join(parts)

@@ -225,7 +225,7 @@ def test_footer_says_what_the_numbers_are_and_are_not() -> None:
         "one image with all its captions",
         "rows, seeds, retries and tuning on the same private records compose",
         "not FID",
-        "real low band through the public stage",
+        "what the method's public parts keep of real held-out images",
         "an evaluation, not a release",
         "real images†: what real held-out images score",
         "† fd_toy reads private records",
