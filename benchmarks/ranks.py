@@ -1,8 +1,8 @@
 """Several GPUs for one cell: ``torchrun --nproc-per-node 8 -m benchmarks.run suite=...``.
 
 All ranks finetune together. Everything else, from claiming a cell to its record, is the first
-rank's work, for which the others wait. So it is the first rank that listens to signals; the others
-end with it.
+rank's work, for which the others wait. So it is the first rank that listens to signals: in the
+middle of finetuning all leave after the same step, elsewhere it calls the others to the end.
 """
 
 from __future__ import annotations
@@ -55,6 +55,26 @@ def called() -> Iterator[str]:
         yield cell
 
 
+@contextmanager
+def led() -> Iterator[None]:
+    """The first rank's part of the run; however it ends, the others are called to the end.
+
+    Only where all ranks left or failed together, nobody waits for a call.
+    """
+    try:
+        yield
+    except (Scattered, Left):
+        raise
+    except BaseException:
+        call(None)
+        raise
+    call(None)
+
+
+class Left(KeyboardInterrupt):
+    """What all ranks did together was stopped."""
+
+
 class Scattered(UserError):
     """What several ranks did together failed, and they stand in different places of it."""
 
@@ -65,9 +85,12 @@ def together() -> Iterator[None]:
 
     Raises:
         Scattered: it failed, and there are several.
+        Left: it was stopped.
     """
     try:
         yield
+    except KeyboardInterrupt as stopped:
+        raise Left from stopped
     except Exception as error:
         if World.current().size == 1:
             raise
