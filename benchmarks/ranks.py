@@ -24,10 +24,15 @@ PATIENCE = timedelta(days=7)
 """Of ranks that wait while the first one samples and scores."""
 
 
+def started() -> int:
+    """How many ranks ``torchrun`` started; one without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextmanager
 def joined() -> Iterator[World]:
     """The ranks that ``torchrun`` started, until the end of the run; one without it."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if started() < 2:
         yield World.current()
         return
     if torch.cuda.is_available():
