@@ -12,6 +12,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -271,7 +272,8 @@ def finetune(
             checkpoints=kept,
             noise_seed=_own_seed(cell, seeds.noise_seed),
             sampling_seed=_own_seed(cell, seeds.sampling_seed),
-            progress=track,
+            # Ranks leave together, where the trainer asks the first one: after a step.
+            progress=partial(track, stops=world.size == 1),
             # A method that asks queries instead of training by gradients has none of these.
             **{k: settings[k] for k in FINETUNING if k in settings},
         )

@@ -26,8 +26,11 @@ T = TypeVar("T")
 console = Console(stderr=True, highlight=False, soft_wrap=False)
 
 
-def track(steps: Iterable[T], label: str) -> Iterator[T]:
+def track(steps: Iterable[T], label: str, stops: bool = True) -> Iterator[T]:
     """Iterate over a sized sequence with a progress bar that disappears when it is done.
+
+    Args:
+        stops: False where several ranks take the steps, and one must not leave alone.
 
     Raises:
         KeyboardInterrupt: between two steps, when somebody wants to stop.
@@ -35,7 +38,8 @@ def track(steps: Iterable[T], label: str) -> Iterator[T]:
     with _bar() as bar:
         task = bar.add_task(label, total=len(steps))  # type: ignore[arg-type]
         for step in steps:
-            stop_if_asked()
+            if stops:
+                stop_if_asked()
             yield step
             bar.advance(task)
 

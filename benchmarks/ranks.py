@@ -1,8 +1,8 @@
 """Several GPUs for one cell: ``torchrun --nproc-per-node 8 -m benchmarks.run suite=...``.
 
 All ranks finetune together. Everything else, from claiming a cell to its record, is the first
-rank's work, for which the others wait. So it is the first rank that listens to signals; the others
-end with it.
+rank's work, for which the others wait. So it is the first rank that listens to signals: in the
+middle of finetuning all leave after the same step, elsewhere it calls the others to the end.
 """
 
 from __future__ import annotations
@@ -24,10 +24,15 @@ PATIENCE = timedelta(days=7)
 """Of ranks that wait while the first one samples and scores."""
 
 
+def started() -> int:
+    """How many ranks ``torchrun`` started; one without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextmanager
 def joined() -> Iterator[World]:
     """The ranks that ``torchrun`` started, until the end of the run; one without it."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if started() < 2:
         yield World.current()
         return
     if torch.cuda.is_available():
@@ -55,6 +60,26 @@ def called() -> Iterator[str]:
         yield cell
 
 
+@contextmanager
+def led() -> Iterator[None]:
+    """The first rank's part of the run; however it ends, the others are called to the end.
+
+    Only where all ranks left or failed together, nobody waits for a call.
+    """
+    try:
+        yield
+    except (Scattered, Left):
+        raise
+    except BaseException:
+        call(None)
+        raise
+    call(None)
+
+
+class Left(KeyboardInterrupt):
+    """What all ranks did together was stopped."""
+
+
 class Scattered(UserError):
     """What several ranks did together failed, and they stand in different places of it."""
 
@@ -65,9 +90,12 @@ def together() -> Iterator[None]:
 
     Raises:
         Scattered: it failed, and there are several.
+        Left: it was stopped.
     """
     try:
         yield
+    except KeyboardInterrupt as stopped:
+        raise Left from stopped
     except Exception as error:
         if World.current().size == 1:
             raise

@@ -96,11 +96,11 @@ def _lead(
 ) -> int:
     """Run all cells and make the report; returns the exit code."""
     start = time.perf_counter()
-    failures = sum(
-        _run_dataset(grid, name, dataset, evaluations[name], folder)
-        for name, dataset in datasets.items()
-    )
-    ranks.call(None)
+    with ranks.led():
+        failures = sum(
+            _run_dataset(grid, name, dataset, evaluations[name], folder)
+            for name, dataset in datasets.items()
+        )
     make_report(folder, console)
     console.print(
         f"{len(grid)} cells, {failures} failed, {time.perf_counter() - start:.0f} s. "
@@ -121,6 +121,8 @@ def _follow(grid: list[Cell], datasets: dict[str, Dataset], folder: Path) -> int
         dataset = datasets[cell.config.dataset.name]
         try:
             finetune(cell, generator.to(device), dataset, ledger_of(folder, name), device)
+        except KeyboardInterrupt:
+            return 0  # the first rank tells, and has the exit code; torchrun would end it for ours
         except Exception as error:  # its text may quote a value of a private record
             where = _save_traceback(cell, name)
             raise UserError(f"{reason_of(error, cell)} (traceback: {where})") from None

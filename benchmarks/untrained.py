@@ -6,7 +6,7 @@ drawn at random in their published sizes (:mod:`wavedp.nn.untrained`). Each cell
 two records and draws one image, which is thrown away with the weights. Nothing is scored, and
 nothing goes to the results: records have the status ``untrained``, lie in the cache, and are
 refused by every table. Where memory is short, ``untrained={t5: {num_layers: 2}}`` makes a published
-network smaller.
+network smaller. One process does it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from rich.markup import escape
 
-from benchmarks import hardware
+from benchmarks import hardware, ranks
 from benchmarks.cell import (
     checkpoints_of,
     failed_record,
@@ -44,8 +44,13 @@ def run(grid: Sequence[Cell], datasets: dict[str, Dataset]) -> int:
     """Take all cells the whole way; returns the exit code.
 
     Raises:
-        UserError: the data are missing or damaged.
+        UserError: the data are missing or damaged, or ``torchrun`` started several processes.
     """
+    if ranks.started() > 1:
+        raise UserError(
+            "untrained=true takes every cell once, with one process: start it without torchrun, by "
+            "`python -m benchmarks.run`."
+        )
     for dataset in datasets.values():
         dataset.check(track)
     folder = folder_of(grid[0])

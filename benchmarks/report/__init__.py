@@ -16,7 +16,7 @@ from rich.console import Console
 from benchmarks.record import Record, load_folder
 from benchmarks.report.facts import datasets, slug
 from benchmarks.report.frame import aggregate, frame, select, write_summary
-from benchmarks.report.grid import prompts_of, sample_grid
+from benchmarks.report.grid import page_grid, prompts_of, sample_grid
 from benchmarks.report.html import Pictures, render
 from benchmarks.report.latex import latex
 from benchmarks.report.plots import plots_of
@@ -68,14 +68,13 @@ def make_report(suite_folder: Path, console: Console | None = None) -> Path:
 def _pictures(suite_folder: Path, records: Sequence[Record], dataset: str) -> Pictures:
     prompts = prompts_of(suite_folder, dataset)
     starts = range(0, max(len(prompts), 1), GRID_COLUMNS)
-    grids = (
-        sample_grid(suite_folder, dataset, records, columns=GRID_COLUMNS, start=start)
-        for start in starts
-    )
+    grids = (page_grid(suite_folder, dataset, records, GRID_COLUMNS, start) for start in starts)
+    grid = sample_grid(suite_folder, dataset, records, columns=GRID_COLUMNS)
     glance = sample_grid(suite_folder, dataset, _largest_budget(records, dataset))
     return Pictures(
         plots=plots_of(records, dataset),
-        grids=tuple(_png(grid) for grid in grids if grid is not None),
+        grids=tuple(each for each in grids if each is not None),
+        grid=_png(grid) if grid is not None else None,
         glance=_png(glance) if glance is not None else None,
         prompts=tuple(prompts),
     )
@@ -93,8 +92,8 @@ def _write_pictures(suite_folder: Path, dataset: str, pictures: Pictures) -> Non
     for name, plot in pictures.plots.items():
         write(suite_folder / "plots" / f"{name}-{dataset}.png", plot.picture)
         write(suite_folder / "plots" / f"{name}-{dataset}.csv", plot.data)
-    if pictures.grids:
-        write(suite_folder / f"grid-{dataset}.png", pictures.grids[0])
+    if pictures.grid:
+        write(suite_folder / f"grid-{dataset}.png", pictures.grid)
     if pictures.glance:
         write(suite_folder / f"glance-{dataset}.png", pictures.glance)
 

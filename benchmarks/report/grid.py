@@ -1,7 +1,12 @@
-"""Samples of every method for the same prompts, in one labelled picture."""
+"""Samples of every method for the same prompts: one labelled picture, and rows for the page.
+
+The picture is as large as it is looked at. The page has the pixels of the samples and no others,
+which the browser enlarges, so it stays small however many methods there are.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import textwrap
 from collections.abc import Sequence
@@ -20,6 +25,9 @@ TILE = 96
 GAP, GROUP_GAP, LEFT, MARGIN = 4, 14, 190, 12
 INK, MUTED, PAPER, EMPTY = "#1f2328", "#6b7280", "#ffffff", "#eef0f3"
 CAPTION_SIZE, CAPTION_LINES = 12, 6
+QUALITY = 95
+"""Of JPEG without subsampled colours: a person sees no difference, and samples, which are noisy,
+take less than half of what PNG takes. The files beside the page are lossless."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,34 @@ class _Strip:
     title: str
     tiles: tuple[Image.Image, ...]
     """Empty if the cell failed."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a :class:`Grid`."""
+
+    group: str
+    title: str
+    picture: bytes
+    """JPEG: its tiles side by side in their own size; empty if the cell failed."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What :func:`sample_grid` draws, in parts that a page puts together."""
+
+    prompts: tuple[str, ...]
+    rows: tuple[Row, ...]
+    columns: int
+    tile: int
+    """Pixels of a tile on screen."""
+    gap: int
+    """Pixels between two tiles on screen."""
+
+    @property
+    def width(self) -> int:
+        """Pixels of a row on screen."""
+        return self.columns * (self.tile + self.gap) - self.gap
 
 
 def prompts_of(suite_folder: Path, dataset: str) -> list[str]:
@@ -61,11 +97,56 @@ def sample_grid(
     """
     strips = _strips(suite_folder, dataset, records, seed)
     shown = [_cut(strip, start, columns) for strip in strips]
-    widest = max((len(strip.tiles) for strip in shown), default=0)
+    widest = _widest(shown)
     if widest == 0:
         return None
     prompts = prompts_of(suite_folder, dataset)[start : start + widest]
     return _draw(shown, prompts, widest)
+
+
+def page_grid(
+    suite_folder: Path, dataset: str, records: Sequence[Record], columns: int, start: int
+) -> Grid | None:
+    """As :func:`sample_grid`, for the page: rows of tiles that are not enlarged."""
+    strips = _strips(suite_folder, dataset, records, None)
+    shown = [_cut(strip, start, columns) for strip in strips]
+    widest = _widest(shown)
+    if widest == 0:
+        return None
+    scale = _scale(_side(shown))
+    gap = max(1, GAP // scale)
+    return Grid(
+        prompts=tuple(prompts_of(suite_folder, dataset)[start : start + widest]),
+        rows=tuple(Row(s.group, s.title, _joined(s.tiles, widest, gap)) for s in shown),
+        columns=widest,
+        tile=_side(shown) * scale,
+        gap=gap * scale,
+    )
+
+
+def _joined(tiles: Sequence[Image.Image], columns: int, gap: int) -> bytes:
+    """Tiles side by side as JPEG, on paper as wide as that of all rows."""
+    if not tiles:
+        return b""
+    side = tiles[0].width
+    strip = Image.new("RGB", (columns * (side + gap) - gap, side), PAPER)
+    for place, tile in enumerate(tiles):
+        strip.paste(tile, (place * (side + gap), 0))
+    buffer = io.BytesIO()
+    strip.save(buffer, format="JPEG", quality=QUALITY, subsampling=0, optimize=True)
+    return buffer.getvalue()
+
+
+def _widest(strips: Sequence[_Strip]) -> int:
+    return max((len(strip.tiles) for strip in strips), default=0)
+
+
+def _side(strips: Sequence[_Strip]) -> int:
+    return next(strip.tiles[0].width for strip in strips if strip.tiles)
+
+
+def _scale(side: int) -> int:
+    return max(1, int(TILE / side + 0.5))
 
 
 def _cut(strip: _Strip, start: int, columns: int) -> _Strip:
@@ -111,8 +192,7 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def _draw(strips: Sequence[_Strip], prompts: Sequence[str], columns: int) -> Image.Image:
-    side = next(strip.tiles[0].width for strip in strips if strip.tiles)
-    tile = side * max(1, int(TILE / side + 0.5))
+    tile = _side(strips) * _scale(_side(strips))
     top = MARGIN + _caption_height(prompts, tile)
     tops = _tops(strips, top, tile)
     size = (LEFT + columns * (tile + GAP) - GAP + MARGIN, tops[-1] + tile + MARGIN)

@@ -13,9 +13,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks.record import Record
-from benchmarks.report.comparison import Comparison, compare
+from benchmarks.report.comparison import compare
 from benchmarks.report.facts import clean, datasets, epsilon_text, label, line_label, number
 from benchmarks.report.frame import LineKey, lines, select
+from benchmarks.report.grid import Grid, Row
 from benchmarks.report.intervals import intervals
 from benchmarks.report.marks import EXPLANATION, FLOOR_TITLE, READ
 from benchmarks.report.notes import footer, headlines, overspent
@@ -32,10 +33,12 @@ class Pictures:
 
     plots: Mapping[str, Plot]
     """By name, see :data:`benchmarks.report.plots.FIGURES`."""
-    grids: tuple[bytes, ...]
-    """PNG."""
+    grids: tuple[Grid, ...]
+    """All prompts, for the page."""
+    grid: bytes | None
+    """The first prompts as one picture, PNG, for files beside the page."""
     glance: bytes | None
-    """Those of all methods at the largest finite epsilon alone, for pages with less room."""
+    """That of all methods at the largest finite epsilon alone, for pages with less room."""
     prompts: tuple[str, ...]
 
 
@@ -50,7 +53,12 @@ def render(records: Sequence[Record], pictures: Mapping[str, Pictures]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"data_uri": data_uri, "label": label, "number": number}
+    environment.filters |= {
+        "data_uri": data_uri,
+        "label": label,
+        "number": number,
+        "row_alt": row_alt,
+    }
     return environment.get_template(TEMPLATE).render(
         suite=label(ordered[0].suite),
         facts=_facts(ordered),
@@ -69,9 +77,15 @@ def render(records: Sequence[Record], pictures: Mapping[str, Pictures]) -> str:
     )
 
 
-def data_uri(png: bytes) -> str:
-    """A PNG as the address of an image inside the page."""
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def data_uri(picture: bytes) -> str:
+    """A PNG or JPEG as the address of an image inside the page."""
+    kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64," + base64.b64encode(picture).decode("ascii")
+
+
+def row_alt(row: Row) -> str:
+    """What a row of samples shows, for who does not see it."""
+    return f"{row.group}{f', {row.title}' if row.title else ''}: images for the same prompts."
 
 
 def _facts(records: Sequence[Record]) -> list[tuple[str, str]]:
@@ -90,16 +104,14 @@ def _facts(records: Sequence[Record]) -> list[tuple[str, str]]:
 
 def _section(records: Sequence[Record], dataset: str, pictures: Pictures) -> dict[str, Any]:
     mine = [record for record in records if record.dataset == dataset]
-    comparison = compare(records, dataset)
     return {
         "name": label(dataset),
         "anchor": f"d{datasets(records).index(dataset)}",
         "about": _about(mine),
-        "comparison": comparison,
+        "comparison": compare(records, dataset),
         "pictures": pictures,
         "quoted": quoted(records, dataset),
         "quoted_title": title(dataset),
-        "grid_alt": _grid_alt(comparison),
     }
 
 
@@ -113,11 +125,6 @@ def _about(records: Sequence[Record]) -> str:
         f"{', '.join(f'{count:,}' for count in counts)} private records, "
         f"version {', '.join(versions)}{''.join(f'; {text}' for text in protocols)}"
     )
-
-
-def _grid_alt(comparison: Comparison) -> str:
-    methods = ", ".join(dict.fromkeys(line.method for line in comparison.lines))
-    return f"Rows of images for the same prompts: real images, then samples of {methods}."
 
 
 def _ledger(record: Record, key: LineKey) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def cells(dataset: str = "mmcelebahq", resolution: int = 256) -> list[Record]:
 
 
 def page(records: list[Record]) -> str:
-    pictures = Pictures(plots={}, grids=(), glance=None, prompts=())
+    pictures = Pictures(plots={}, grids=(), grid=None, glance=None, prompts=())
     return render(records, {records[0].dataset: pictures})
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from report_records import INF, record
@@ -19,7 +21,8 @@ from benchmarks.record import (
 from benchmarks.report import __main__ as command
 from benchmarks.report import make_report
 from benchmarks.report.facts import label, number, plus_minus
-from benchmarks.report.grid import LEFT, sample_grid
+from benchmarks.report.grid import LEFT, page_grid, sample_grid
+from benchmarks.report.html import data_uri
 from benchmarks.report.plots import plots_of
 from wavedp.dp.errors import UserError
 
@@ -47,9 +50,13 @@ def test_the_page_is_self_contained_and_escaped(suite: Path) -> None:
     assert page.tags.count("script") == 1  # our own; the hostile ones are text
     assert "&lt;script&gt;alert" in text
     assert page.addresses
-    assert all(address.startswith(("data:image/png;base64,", "#")) for address in page.addresses)
+    inside = ("data:image/png;base64,", "data:image/jpeg;base64,", "#")
+    assert all(address.startswith(inside) for address in page.addresses)
     assert not re.search(r"url\(|@import|https?://", re.sub(r"base64,[^\"]*", "", text))
-    assert page.tags.count("img") == 2 * 5
+    # Two data sets: three plots, and two grids with a row of each line that drew something.
+    records = load_folder(suite / "records")
+    drawn = {(r.dataset, r.method, r.row, r.privacy.epsilon_target) for r in records if r.samples}
+    assert page.tags.count("img") == 2 * 3 + 2 * (2 + len(drawn))
     assert page.silent_images == 0
 
 
@@ -93,6 +100,41 @@ def test_grid_has_a_row_per_line_and_a_column_per_prompt(suite: Path) -> None:
     assert grid.height > 10 * 96
     assert grid.getpixel((LEFT + 48, grid.height - 12 - 48)) == (200, 30, 40)
     assert sample_grid(suite, "toy_faces", records, columns=16).width > grid.width  # type: ignore[union-attr]
+
+
+def test_the_page_has_the_pixels_of_samples_and_no_others(suite: Path) -> None:
+    """Tiles of 8 px in their own size, which a browser shows at 96."""
+    records = load_folder(suite / "records")
+    grid = page_grid(suite, "toy_faces", records, columns=8, start=8)
+    assert grid is not None
+    assert (grid.columns, grid.tile, grid.gap, grid.width) == (8, 96, 12, 8 * 108 - 12)
+    assert len(grid.prompts) == 8
+    assert [row.picture for row in grid.rows if not row.picture] == [b""], "one failed"
+    for row in (row for row in grid.rows if row.picture):
+        with Image.open(io.BytesIO(row.picture)) as strip:
+            assert strip.size == (8 * 9 - 1, 8)
+    text = (suite / "report.html").read_text(encoding="utf-8")
+    assert text.count(f'width="{grid.width}" height="96"') == text.count("data:image/jpeg")
+    assert "image-rendering: pixelated" in text
+
+
+def test_a_person_sees_the_samples_that_were_kept_and_nine_methods_fit(in_root: None) -> None:
+    """Of the reference results: noisy samples too, which are the hardest to make small."""
+    folder = Path("results/embedded")
+    records = [r for r in load_folder(folder / "records") if r.seed == 0 and r.samples]
+    size, off = 0, []
+    for cell in records:
+        grid = page_grid(folder, cell.dataset, [cell], columns=8, start=8)
+        assert grid is not None
+        row = grid.rows[-1]
+        size += 2 * len(data_uri(row.picture))  # sixteen prompts
+        kept, shown = Image.open(folder / str(cell.samples)), Image.open(io.BytesIO(row.picture))
+        for place in range(8):
+            tile = kept.convert("RGB").crop((32 * (8 + place), 0, 32 * (9 + place), 32))
+            seen = shown.crop((33 * place, 0, 33 * place + 32, 32))
+            off.append(np.abs(np.subtract(tile, seen, dtype=float)).mean())
+    assert max(off) < 4, "of 255"
+    assert 9 * size / len({record.method for record in records}) < 2_000_000
 
 
 def test_a_glance_has_the_largest_finite_budget_of_each_method(suite: Path) -> None:

@@ -59,6 +59,13 @@ def test_every_row_goes_the_whole_way_and_leaves_no_result(tmp_path, in_root, ca
     assert "no table takes these records" in " ".join(capsys.readouterr().err.split())
 
 
+def test_several_ranks_are_refused_before_anything_is_written(tmp_path, in_root, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="without torchrun"):
+        run.main([*SMOKE, f"results_dir={tmp_path}/results", f"cache_dir={tmp_path}/cache"])
+    assert not list(tmp_path.iterdir())
+
+
 def test_weights_are_random_and_not_those_that_are_there(in_root):
     cell = next(c for c in cells([*SMOKE, "method=dp_llamagen"]) if c.row == "pretrained")
     trained = cells([*SMOKE[:-3], "method=dp_llamagen", "untrained=false"])[0]

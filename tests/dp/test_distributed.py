@@ -127,6 +127,39 @@ def test_every_rank_takes_every_step_with_empty_and_unequal_parts(tmp_path):
     assert first[0].var().item() == pytest.approx(12 * (SIGMA * CLIP) ** 2, rel=0.1)
 
 
+def test_all_ranks_stop_after_the_step_that_the_first_one_was_asked_to(tmp_path):
+    """The first one alone hears of it, and after a restart all go on from there."""
+    settings = {"noise_seed": 1, "sampling_seed": 2}
+
+    def work(_):
+        asked, steps = [], []
+
+        def wanted():
+            asked.append(len(asked))
+            return World.current().leads and len(asked) == 2
+
+        def seen(planned, label):
+            for step in planned:
+                steps.append(step)
+                yield step
+
+        kept = Checkpoints(tmp_path / "kept", 100, wanted)
+        try:
+            moved = train(
+                tmp_path / "run", plan(steps=3), checkpoints=kept, progress=seen, **settings
+            )[0]
+        except KeyboardInterrupt:
+            return steps, None
+        return steps, moved
+
+    assert on_two_ranks(tmp_path / "one", work) == (([0, 1], None),) * 2
+    assert lines(tmp_path / "run") == 2
+    first, second = on_two_ranks(tmp_path / "two", work)
+    assert first[0] == second[0] == [2]
+    assert torch.equal(first[1], second[1])
+    assert lines(tmp_path / "run") == 3
+
+
 def test_only_the_first_rank_adds_noise(tmp_path, monkeypatch):
     def counted(folder):
         added = []

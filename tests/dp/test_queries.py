@@ -169,6 +169,23 @@ def test_a_query_that_was_paid_for_and_lost_is_asked_again_with_its_noise(tmp_pa
     assert len(lines(tmp_path)) == STEPS
 
 
+def test_who_wants_to_stop_is_asked_after_an_answer_which_is_kept(tmp_path):
+    asked = []
+
+    def wanted():
+        asked.append(len(asked))
+        return len(asked) == 2
+
+    trainer = asking(tmp_path, checkpoints=False)
+    trainer.checkpoints = Checkpoints(tmp_path / "checkpoints", wanted=wanted)
+    with pytest.raises(KeyboardInterrupt):
+        ask(trainer)
+    trainer.ledger.close()
+    assert len(Checkpoints(tmp_path / "checkpoints").load("votes 1")["released"]) == 2
+    assert len(ask(asking(tmp_path))) == STEPS
+    assert len(lines(tmp_path)) == STEPS
+
+
 def test_without_the_keys_what_is_not_answered_is_charged_anew_or_refused(tmp_path):
     plan = DPPlan.calibrate(
         epsilon=2, delta=1e-5, records=RECORDS, expected_batch=RECORDS, steps=STEPS

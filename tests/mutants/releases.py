@@ -103,8 +103,8 @@ MUTANTS = [
         trap=29,
         what="the last steps are not saved",
         file=RESUME,
-        old="(last or kept.due(step))",
-        new="kept.due(step)",
+        old="(last or stops or kept.due(step))",
+        new="(stops or kept.due(step))",
         tests=(f"{ADAPTERS}[0.0]",),
     ),
     Mutant(

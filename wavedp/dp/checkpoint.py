@@ -52,7 +52,8 @@ class Checkpoints:
     Args:
         folder: made if missing; files whose names begin with ``wavedp-`` are ours there.
         every: logical steps between checkpoints; the last one is always taken.
-        wanted: asked after every step; True takes one, as before a process is stopped.
+        wanted: asked after every step, of the first rank; True takes one and stops the training, by
+            KeyboardInterrupt on all ranks.
     """
 
     def __init__(
@@ -60,11 +61,11 @@ class Checkpoints:
     ) -> None:
         if every < 1:
             raise UserError(f"a checkpoint every {every} steps is not possible; use 1 or more.")
-        self.folder, self.every, self._wanted = Path(folder), every, wanted
+        self.folder, self.every, self.wanted = Path(folder), every, wanted
 
     def due(self, step: int) -> bool:
         """Whether to save after so many steps."""
-        return step % self.every == 0 or self._wanted()
+        return step % self.every == 0
 
     @property
     def started(self) -> bool:

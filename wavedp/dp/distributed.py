@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -90,3 +90,13 @@ class World:
         torch.distributed.broadcast_object_list(box)
         agreed: Value = box[0]
         return agreed
+
+    def stop(self) -> NoReturn:
+        """Leave what all ranks do together.
+
+        Raises:
+            KeyboardInterrupt: on every rank, once all are here. A launcher ends the others as soon
+                as one has left, so nobody leaves while the first one saves.
+        """
+        self.all(None)
+        raise KeyboardInterrupt

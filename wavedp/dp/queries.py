@@ -79,6 +79,7 @@ class Queries:
 
         Raises:
             UserError: all queries of the plan are asked, or as :func:`noisy_sum`.
+            KeyboardInterrupt: on all ranks, if somebody wants to stop; the answer is saved.
         """
         query = self._query(size)
         return self._answer(query, query.of_vectors(vectors))
@@ -88,6 +89,7 @@ class Queries:
 
         Raises:
             UserError: all queries of the plan are asked, or as :func:`noisy_histogram`.
+            KeyboardInterrupt: on all ranks, if somebody wants to stop; the answer is saved.
         """
         query = self._query(bins)
         return self._answer(query, query.of_votes(votes))
@@ -116,6 +118,9 @@ class Queries:
         )
         self._released.append(released.cpu())
         self._save()
+        kept, last = self._kept, self._next == self._plan.steps
+        if kept is not None and not last and self._world.agreed(kept.wanted()):
+            self._world.stop()
         return released
 
     def _known(self, query: Query, step: int) -> Tensor:

@@ -93,11 +93,20 @@ class Resumable:
         return step, self.world.agreed(streams)
 
     def advance(self, step: int, last: bool) -> None:
-        """After a logical step: average, and save if it is time."""
+        """After a logical step: average, save if it is time, and stop if somebody wants to.
+
+        Raises:
+            KeyboardInterrupt: on all ranks after the same step, which is saved.
+        """
         self.average.update()
         kept = self.checkpoints
-        if kept is not None and self.world.leads and (last or kept.due(step)):
+        if kept is None:
+            return
+        stops = not last and self.world.agreed(kept.wanted())
+        if self.world.leads and (last or stops or kept.due(step)):
             self._save(step)
+        if stops:
+            self.world.stop()
 
     def finish(self) -> None:
         """The average becomes the weights; nobody needs the keys any more."""

@@ -135,6 +135,8 @@ class Trainer:
             UserError: the optimizer and the model disagree on what is trainable, the
                 ledger is missing or would pass its target, the model has a layer that
                 the engine cannot clip, or a checkpoint does not belong to this training.
+            KeyboardInterrupt: somebody wants to stop, see
+                :class:`~wavedp.dp.checkpoint.Checkpoints`; on all ranks.
         """
         private = isinstance(records, PrivateRecords)
         self._public_seed = 0 if private else int(torch.randint(2**62, ()))
