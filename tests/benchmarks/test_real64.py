@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import pickle
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from cleanfid.resize import make_resizer
-from published_sets import picture, save
+from published_sets import EVALUATION, PRIVATE, faces, picture, save
 
-from benchmarks import run, untrained
+from benchmarks import doctor, run, untrained
 from benchmarks.batches import Batches
 from benchmarks.cell import make_plan
-from benchmarks.config import cells, make
+from benchmarks.config import cells, compose, make
+from benchmarks.console import run_command
 from benchmarks.features import inception_768
 from benchmarks.protocol import metrics_of, protocol_of
 from benchmarks.record import load
 from benchmarks.scorer import Scorer
+from wavedp.dp.errors import UserError
 
 SPECTRAL = [
     *(f"method.generator.tokenizer.{size}" for size in ("width=32", "heads=2", "encoder_depth=1")),
@@ -136,3 +141,100 @@ def test_the_suites_metrics_fit_data_of_ones_own(
     assert {metric for metric in names if not any(t.startswith(metric) for t in told)} == set()
     assert "fid_768" in values
     assert len(scorer.evaluation.prompts) == 1000
+
+
+# A copy of the faces that is not whole ----------------------------------------------------------
+
+
+def no_folder(root: Path) -> None:
+    shutil.rmtree(root)
+
+
+def no_images(root: Path) -> None:
+    shutil.rmtree(root / "image")
+
+
+def no_captions(root: Path) -> None:
+    shutil.rmtree(root / "text")
+
+
+def no_split(root: Path) -> None:
+    (root / "test/filenames.pickle").unlink()
+
+
+def fewer_images(root: Path) -> None:
+    for number in (3, 7):
+        (root / f"image/images/{number}.jpg").unlink()
+
+
+def fewer_captions(root: Path) -> None:
+    (root / f"text/celeba-caption/{EVALUATION[1]}.txt").unlink()
+
+
+def shorter_split(root: Path) -> None:
+    shutil.copy(root / "test/filenames.pickle", root / "train/filenames.pickle")
+
+
+def swapped_splits(root: Path) -> None:
+    train, test = (root / side / "filenames.pickle" for side in ("train", "test"))
+    train.rename(root / "other")
+    test.rename(train)
+    (root / "other").rename(test)
+
+
+DAMAGES: dict[Callable[[Path], None], tuple[str, str]] = {
+    no_folder: ("is not a folder", "give the one that holds image/ and text/"),
+    no_images: ("has neither image/images nor", "set dataset.root to the folder that holds"),
+    no_captions: ("8 of 8 private images", "complete the captions"),
+    no_split: ("test/filenames.pickle cannot be read", "complete the folder"),
+    fewer_images: ("2 of 8 private images are missing", "copy it again"),
+    fewer_captions: ("1 of 4 evaluation images", "complete the captions"),
+    shorter_split: ("filenames.pickle lists 4 records", "complete the folder or correct"),
+    swapped_splits: ("train/filenames.pickle lists 4 ids", "look swapped, as in some copies; exch"),
+}
+"""By damage: the thing that its sentence names, and the remedy."""
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_copy_that_is_not_whole_is_told_before_any_training(
+    damage, tmp_path, in_root, monkeypatch, capfd
+):
+    """By a run in one sentence, and by the doctor, who looks for more, in the same words."""
+    root = faces(tmp_path / "faces")
+    damage(root)
+    asked = [
+        *("suite=real64", f"dataset.root={root}", "method=px64/dp_vae"),
+        *(f"dataset.private_records={len(PRIVATE)}", f"cache_dir={tmp_path}/cache"),
+        *(f"dataset.evaluation_records={len(EVALUATION)}", f"results_dir={tmp_path}/results"),
+    ]
+    told = []
+    for main, code in ((run.main, 2), (doctor.main, 2 if damage is no_folder else 1)):
+        monkeypatch.setattr("sys.argv", ["x", *asked])
+        with pytest.raises(SystemExit) as ended:
+            run_command(main)
+        assert ended.value.code == code
+        shown = capfd.readouterr()
+        told.append(" ".join((shown.out + shown.err).split()))
+    for said in told:
+        for words in DAMAGES[damage]:
+            assert words.replace(" ", "") in said.replace(" ", "")  # lines are broken anywhere
+        assert "Traceback" not in said
+    assert told[0].count("error:") == 1
+    assert not list((tmp_path / "results").rglob("*.json*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "test"),
+    [("mmcelebahq64", 22000, 2000), ("mmcelebahq64", 24000, 6000), ("mmcelebahq", 24000, 6000)],
+)
+def test_swapped_split_files_of_the_published_sizes(name, train, test, tmp_path):
+    """Under the numbers that the configs declare; the whole split is read at 64 px, too."""
+    settings = [f"dataset={name}", f"dataset.root={tmp_path}", f"cache_dir={tmp_path}/cache"]
+    dataset = make(compose(settings).dataset)
+    for sizes, said in (((train, test), "has neither"), ((test, train), "look swapped")):
+        for side, count in zip(("train", "test"), sizes, strict=True):
+            (tmp_path / side).mkdir(exist_ok=True)
+            ids = [str(number) for number in range(count)]
+            (tmp_path / side / "filenames.pickle").write_bytes(pickle.dumps(ids))
+        with pytest.raises(UserError, match=said):
+            dataset.survey()
