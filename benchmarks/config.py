@@ -52,6 +52,15 @@ OF_OTHERS = ("non_private", "search", "search_non_private")
 tried of a setting."""
 
 
+def _at_most(most: Any, number: Any) -> Any:
+    # What is no number is left to the check of that setting, which can say more.
+    return min(most, number) if isinstance(number, int) else most
+
+
+# For configs: ${at_most:500,${dataset.private_records}} is 500, or N where that is less.
+OmegaConf.register_new_resolver("at_most", _at_most, replace=True)
+
+
 @dataclass(frozen=True)
 class Cell:
     """One run: a fully resolved configuration, the row, the epsilon and the seed."""

@@ -9,6 +9,8 @@ It changes nothing: what to do is the owner's decision, and the private set is w
 declares. What it says depends on private images: it is for their owner and is **not a release**.
 The report goes to a folder that only its owner can open, or to ``json=path``.
 
+``suite=real64 dataset.root=...`` examines the data set of a suite, as a run of it would use it.
+
 Exit code: 0 nothing found, 1 something found, 2 it could not run.
 """
 
@@ -21,11 +23,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmarks.config import compose, make
+from benchmarks.config import cells, compose, make
 from benchmarks.console import console, run_command, track
 from benchmarks.diagnosis import Examination, diagnose
 from benchmarks.written import write
@@ -45,7 +48,7 @@ def main(overrides: list[str]) -> int:
     """Examine the data set that the overrides name; returns the exit code."""
     start = time.perf_counter()
     wanted = [o.removeprefix("json=") for o in overrides if o.startswith("json=")]
-    config = compose([_placed(o) for o in overrides if not o.startswith("json=")])
+    config = _config([_placed(o) for o in overrides if not o.startswith("json=")])
     dataset = _examinable(make(config.dataset))
     corpus = _examinable(make(config.public)) if "public" in config else None
     if corpus is not None and not isinstance(corpus, PhotoCorpus):
@@ -82,6 +85,14 @@ def _condensed(group: list[Finding]) -> list[Finding]:
     items = tuple(item for finding in group for item in finding.items)
     text = f"Found {len(group)} times. The first: {group[0].text}"
     return [Finding(group[0].kind, group[0].side, items, text)]
+
+
+def _config(overrides: list[str]) -> DictConfig:
+    """The configuration; a suite that is named without a data set brings its own, the first one."""
+    named = {o.partition("=")[0] for o in overrides}
+    if "suite" in named and "dataset" not in named:
+        return cells(overrides)[0].config
+    return compose(overrides)
 
 
 def _placed(override: str) -> str:

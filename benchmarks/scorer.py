@@ -47,7 +47,7 @@ class Scorer:
     """What real held-out images score: the floor of a distance, the ceiling of an agreement.
     Without an entry where that would compare images with themselves."""
     unopened: dict[str, tuple[Metric, str]] = field(default_factory=dict)
-    """Metrics that cannot be computed on this machine, and why."""
+    """Metrics that cannot be computed on this machine or of such data, and why."""
     private_records: int = 0
 
     @classmethod
@@ -61,7 +61,8 @@ class Scorer:
     ) -> Scorer:
         """Take reference statistics and score the held-out real images.
 
-        A metric whose weights are not here, or not pinned, is left out: see :meth:`missing`.
+        A metric whose weights are not here, or not pinned, or that says nothing of such data, is
+        left out: see :meth:`missing`.
 
         Raises:
             UserError: too few samples or reference images for a metric, or damaged weights.
@@ -79,7 +80,7 @@ class Scorer:
         return scorer
 
     def missing(self, conditioning: str) -> dict[str, NotComputed]:
-        """Scores that cannot be computed on this machine, and why.
+        """Scores that cannot be computed on this machine or of such data, and why.
 
         Args:
             conditioning: of the method; what says nothing of it is not missing.
@@ -142,11 +143,15 @@ class Scorer:
                 f"Metric {name} needs at least {metric.least} samples and reference images, and "
                 f"there are {samples} and {reference}; raise suite.samples or leave it out."
             )
-        try:
-            metric.open(device)
-        except Unavailable as error:
-            console.print(f"{name} not computed: {error}", soft_wrap=True)
-            self.unopened[name] = metric, str(error)
+        reason = metric.lacks(self.evaluation)
+        if not reason:
+            try:
+                metric.open(device)
+            except Unavailable as error:
+                reason = str(error)
+        if reason:
+            console.print(f"{name} not computed: {reason}", soft_wrap=True)
+            self.unopened[name] = metric, reason
             return
         self.metrics[name] = metric
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import bootstrap
+from benchmarks.evaluation import Evaluation
 from benchmarks.memo import Memo
 from benchmarks.record import Direction
 from wavedp.data.schema import Records
@@ -62,6 +63,11 @@ class Metric(ABC):
     def applies_to(self, conditioning: str) -> bool:
         """Whether it says anything of a method that is conditioned on "text" or on "none"."""
         return conditioning == "text" or not (self.needs_text or self.paired)
+
+    def lacks(self, evaluation: Evaluation) -> str:
+        """Why it says nothing of such prompts and reference images; empty if it does."""
+        del evaluation
+        return ""
 
     def open(self, device: torch.device) -> None:  # noqa: B027 - many need nothing
         """Load the networks.
