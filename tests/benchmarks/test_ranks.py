@@ -69,9 +69,13 @@ def test_two_ranks_make_the_records_of_one_process(tmp_path, cache):
 
 @pytest.mark.slow
 def test_a_cell_that_fails_ends_the_run_of_all_ranks(tmp_path, cache):
-    """And does not leave one of them waiting for the other: no ledger can be opened there."""
-    (tmp_path / "smoke").mkdir()
-    (tmp_path / "smoke" / "ledgers").write_text("a file in the place of a folder")
+    """And does not leave one of them waiting for the other: its ledger is of another budget."""
+    places = [f"results_dir={tmp_path}", f"cache_dir={cache}"]
+    [name] = {
+        identity_of(c) for c in cells([*TINY, "method=dp_vae", *places]) if c.row == "private"
+    }
+    (tmp_path / "smoke" / "ledgers").mkdir(parents=True)
+    (tmp_path / "smoke" / "ledgers" / f"{name}.jsonl").write_text('{"ledger": 1}\n')
     done, _ = ran(TORCHRUN, tmp_path, cache, "method=dp_vae")
     assert done.returncode != 0
     assert "The ranks stand in different places of this cell" in " ".join(done.stderr.split())
