@@ -146,7 +146,7 @@ class CaptionAgreement(FeatureMetric):
         self,
         space: FeatureSpace,
         attributes: Mapping[str, Mapping[str, Sequence[str]]],
-        penalty: float = 0.1,
+        penalty: float = 1.0,
         records: int = 10,
     ) -> None:
         super().__init__(space)
