@@ -12,7 +12,8 @@ from benchmarks.report.frame import LineKey, metric_names
 from benchmarks.report.marks import NOT_PRIVATE, Reading, reading, shown_name
 
 ARROWS = {"lower": "↓", "higher": "↑", "zero": "→0"}
-SPELLINGS = {name.lower(): name for name in ("Wavelet", "LDM", "LoRA", "LlamaGen", "MERF", "VAE")}
+NAMES = ("Wavelet", "LDM", "LoRA", "LlamaGen", "MERF", "VAE", "Evolution")
+SPELLINGS = {name.lower(): name for name in NAMES}
 """As the papers write them; after DP, with a hyphen."""
 REPRODUCIBLE = "‡"
 INCOMPLETE = "*"

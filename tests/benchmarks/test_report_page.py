@@ -202,7 +202,7 @@ def test_the_command_takes_several_suites(
     ("name", "text"),
     [
         ("dp_full_finetune", "DP full finetune"),
-        ("private_evolution", "Private evolution"),
+        ("private_evolution", "Private Evolution"),
         ("dp_lora", "DP-LoRA"),
         ("dp_wavelet_quarter", "DP-Wavelet quarter"),
     ],
