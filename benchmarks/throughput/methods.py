@@ -7,14 +7,14 @@ Writes ``results/throughput/methods-<hardware>.csv``. The ratio of a row is the 
 DP-Wavelet's, which takes turns with it: so many times dearer. Finetuning encodes the records once
 and then sees as many, in expectation, with every method; one that asks queries instead of training
 by gradients does all that it does. Networks have random weights, which take as long, published ones
-too, unless a method reads files of a kind that is not known beforehand: settings for such follow
-the options, as in ``method.published.upsampler=/data/weights/imdn_x4.safetensors``.
+too, unless a method reads files of a kind that is not known beforehand: those follow the options,
+for whoever reads them, as in ``method.published.upsampler=/data/weights/imdn_x4.safetensors``.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -110,8 +110,8 @@ class Work:
         if size.gpu and device_here() == "cpu":
             raise UserError("no GPU here")
         composed = compose([f"method={size.folder}{method}"])
-        if composed.method.get("published"):
-            composed = compose([f"method={size.folder}{method}", *overrides])
+        if own := _own(composed.method.get("published") or {}, overrides):
+            composed = compose([f"method={size.folder}{method}", *own])
         config = composed.method
         torch.manual_seed(0)
         self._size, self._settings = size, config.finetuning
@@ -163,6 +163,12 @@ def faces(count: int, pixels: int) -> Records:
     times = pixels // drawn.resolution
     images = drawn.draw(range(count)).repeat(times, axis=2).repeat(times, axis=3)
     return Records(images, drawn.captions(range(count)), drawn.name)
+
+
+def _own(published: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
+    """Those of the files given that a method reads."""
+    places = {f"method.published.{name}" for name in published}
+    return [override for override in overrides if override.partition("=")[0] in places]
 
 
 def _on(generator: Any, device: torch.device) -> Any:

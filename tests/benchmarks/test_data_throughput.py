@@ -142,6 +142,15 @@ def test_a_size_has_the_methods_of_its_folder_dp_wavelet_first() -> None:
         methods.sides(paper, methods.BASE, (), methods.Work.sample, Path())
 
 
+def test_files_go_to_the_methods_that_read_them(tmp_path: Path) -> None:
+    """One command measures them all, and no method reads what another one does."""
+    size, given = methods.sizes()[1], [f"method.published.upsampler={tmp_path}/missing"]
+    for method in ("dp_vae", "dp_ldm"):
+        methods.Work(size, method, given, tmp_path)
+    with pytest.raises(UserError, match="missing"):
+        methods.Work(size, "dp_wavelet_published", given, tmp_path)
+
+
 def test_every_network_is_compared_with_the_bare_one() -> None:
     rows = data.planned()
     limited = {row.case for row in rows if row.at_most is not None}
