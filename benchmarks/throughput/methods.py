@@ -109,9 +109,10 @@ class Work:
     def __init__(self, size: Size, method: str, overrides: Sequence[str], folder: Path) -> None:
         if size.gpu and device_here() == "cpu":
             raise UserError("no GPU here")
-        composed = compose([f"method={size.folder}{method}"])
+        chosen = [f"method={size.folder}{method}", f"dataset.resolution={size.pixels}"]
+        composed = compose(chosen)
         if own := _own(composed.method.get("published") or {}, overrides):
-            composed = compose([f"method={size.folder}{method}", *own])
+            composed = compose([*chosen, *own])
         config = composed.method
         torch.manual_seed(0)
         self._size, self._settings = size, config.finetuning

@@ -142,6 +142,14 @@ def test_a_size_has_the_methods_of_its_folder_dp_wavelet_first() -> None:
         methods.sides(paper, methods.BASE, (), methods.Work.sample, Path())
 
 
+def test_a_method_is_of_the_size_that_it_is_measured_at(tmp_path: Path) -> None:
+    """Also where its resolution is that of the data set."""
+    size = replace(methods.sizes()[1], records=6, batch=3, steps=1, drawn=1)
+    work = methods.Work(size, "dp_vae", (), tmp_path)
+    assert work.generator.resolution == 64
+    work.finetune()
+
+
 def test_files_go_to_the_methods_that_read_them(tmp_path: Path) -> None:
     """One command measures them all, and no method reads what another one does."""
     size, given = methods.sizes()[1], [f"method.published.upsampler={tmp_path}/missing"]
