@@ -1,7 +1,7 @@
 """What a method costs: finetuning at matched records seen, and sampling, beside DP-Wavelet.
 
     python -m benchmarks.throughput.methods           # what is missing from this machine's table
-    python -m benchmarks.throughput.methods --fresh   # all of it again, a quarter of an hour
+    python -m benchmarks.throughput.methods --fresh   # all of it again, most of an hour
 
 Writes ``results/throughput/methods-<hardware>.csv``. The ratio of a row is the method's time over
 DP-Wavelet's, which takes turns with it: so many times dearer. Finetuning encodes the records once

@@ -164,6 +164,27 @@ def test_the_readme_quotes_what_is_best() -> None:
     assert list(found) == [f"{score:.0f}" for score in free]
 
 
+def test_the_readme_quotes_what_methods_cost() -> None:
+    table = pd.read_csv(ROOT / "results" / "throughput" / "methods-1-thread-cpu.csv")
+    rows = table.set_index(["work", "case"])
+    found = quoted(
+        r"DP-LDM takes ([\d.]+) times as long as DP-Wavelet to finetune at 32 px and ([\d.]+) "
+        r"times at 64 px, ([\d.]+) and ([\d.]+) times the memory, and ([\d.]+) and ([\d.]+) "
+        r"times as long to sample"
+    )
+    sizes = ("32 px", "64 px")
+    peak = [
+        rows.at[("finetune", f"dp_ldm, {size}"), "peak_mb"]
+        / rows.at[("finetune", f"dp_wavelet, {size}"), "peak_mb"]
+        for size in sizes
+    ]
+    slower, drawing = (
+        [rows.at[(work, f"dp_ldm, {size}"), "time_ratio"] for size in sizes]
+        for work in ("finetune", "sample")
+    )
+    assert list(found) == [f"{ratio:.1f}" for ratio in [*slower, *peak, *drawing]]
+
+
 def means(table: str, dataset: str, column: str) -> dict[str, float]:
     """The means of one column of a ``table.md``, by row."""
     part = table.split(f"### {dataset}\n\n")[1].split("\n\n")[1]
