@@ -129,7 +129,8 @@ def test_the_footer_tells_both_kinds_apart_and_marks_the_floors(records: list[Re
         assert found[0].endswith(covered)
     floors = next(s for s in sentences if s.startswith("real images†:"))
     assert "evaluation, not private, and covered by no ε" in floors
-    assert any("oracle†: what the method's public parts keep of real held-out images" in s for s in sentences)
+    told = "oracle†: what the method's public parts keep of real held-out images"
+    assert any(told in s for s in sentences)
 
 
 def test_headlines_mark_the_metric_that_they_rank_by(records: list[Record]) -> None:
