@@ -11,7 +11,7 @@ which follow from the configs, are shown all the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -76,13 +76,8 @@ def show(
         lacks: what is missing.
     """
     found = list(lines(grid, evaluations, folder))
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in ("method", "row", "cells", "sigma", "q", "steps", "time"):
-        table.add_column(column, justify="left" if column in ("method", "row") else "right")
-    for dataset, mine in groupby(found, key=lambda line: line.cells[0].config.dataset.name):
-        table.add_row(f"[bold]{label(dataset)}[/bold]")
-        for line in mine:
-            table.add_row(*_texts(line))
+    columns = ("cells", "sigma", "q", "steps", "time")
+    table = grid_table(columns, [(line.cells[0], _texts(line)) for line in found])
     console = Console(highlight=False)
     console.print(table)
     left = sum(line.left for line in found)
@@ -112,9 +107,7 @@ def _show_hours(found: Sequence[Line], console: Console) -> None:
     shares = list(gpu_hours.shares(cells, known, works))
     if not shares:
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in ("hours on one GPU", "finetuning", "drawing", "memory"):
-        table.add_column(column, justify="left" if column == "hours on one GPU" else "right")
+    table = _table(("hours on one GPU",), ("finetuning", "drawing", "memory"))
     names = {line.cells[0].choice: line.cells[0].config.method.name for line in todo}
     for share in shares:
         memory = "?" if share.memory is None else f"{share.memory:.0f} GiB"
@@ -217,16 +210,33 @@ def _seconds(record: Record, plan: Plan | None, images: int) -> float | None:
     return drawing + plan.steps * plan.expected_batch / cost.train_examples_per_s
 
 
+def grid_table(columns: Sequence[str], rows: Iterable[tuple[Cell, Sequence[str]]]) -> Table:
+    """A table of a grid, by data set: what one of the cells of a line is, and the line's texts."""
+    table = _table(("method", "row"), columns)
+    for dataset, mine in groupby(rows, key=lambda row: row[0].config.dataset.name):
+        table.add_row(f"[bold]{label(dataset)}[/bold]")
+        for cell, texts in mine:
+            epsilon = math.inf if cell.row == "non_private" else cell.epsilon
+            name = f"  {label(cell.config.method.name)}"
+            table.add_row(name, row_label(cell.row, epsilon), *texts)
+    return table
+
+
+def _table(left: Sequence[str], right: Sequence[str]) -> Table:
+    """Without lines; names to the left, numbers to the right."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in (*left, *right):
+        table.add_column(column, justify="left" if column in left else "right")
+    return table
+
+
 def _texts(line: Line) -> list[str]:
-    cell, plan = line.cells[0], line.plan
-    epsilon = math.inf if cell.row == "non_private" else cell.epsilon
+    plan = line.plan
     sigma, rate = NOTHING, NOTHING
     if isinstance(plan, DPPlan):
         sigma, rate = f"{plan.noise_multiplier:.3g}", f"{plan.expected_batch / plan.records:.3g}"
     time = "?" if line.seconds is None else shown_time(line.left * line.seconds)
     return [
-        f"  {label(cell.config.method.name)}",
-        row_label(cell.row, epsilon),
         f"{line.left} of {len(line.cells)}",
         sigma,
         rate,

@@ -11,28 +11,24 @@ data set, method and row; where there is none, it says so.
 
 from __future__ import annotations
 
-import math
 import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 from statistics import median
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from benchmarks.cell import identity_of, ledger_of
 from benchmarks.claims import held
 from benchmarks.config import Cell, cells
 from benchmarks.console import run_command
-from benchmarks.dry_run import NOTHING, shown_time
+from benchmarks.dry_run import NOTHING, grid_table, shown_time
 from benchmarks.record import Record, load
-from benchmarks.report.facts import label, row_label
 from benchmarks.run import datasets_of, results_folder
 
 PAUSE = 2.0
@@ -184,26 +180,18 @@ def charged(ledger: Path) -> int:
 
 def shown(lines: Sequence[Line], folder: Path) -> RenderableType:
     """A table of the lines, and the sums below it."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in ("method", "row", "done", "running", "failed", "to do", "left"):
-        table.add_column(column, justify="left" if column in ("method", "row") else "right")
-    for dataset, mine in groupby(lines, key=lambda line: line.cell.config.dataset.name):
-        table.add_row(f"[bold]{label(dataset)}[/bold]")
-        for line in mine:
-            table.add_row(*_texts(line))
+    columns = ("done", "running", "failed", "to do", "left")
+    table = grid_table(columns, [(line.cell, _texts(line)) for line in lines])
     return Group(table, Text(f"\n{summary(lines)}\nResults: {folder}"))
 
 
 def _texts(line: Line) -> list[str]:
-    epsilon = math.inf if line.cell.row == "non_private" else line.cell.epsilon
     total = line.done + line.running + line.failed + line.waiting
     running = str(line.running or NOTHING)
     if line.steps and line.charged:
         running += f" (step {'; '.join(map(str, line.charged))} of {line.steps})"
     left = shown_time(line.work) if line.work else NOTHING
     return [
-        f"  {label(line.cell.config.method.name)}",
-        row_label(line.cell.row, epsilon),
         f"{line.done} of {total}",
         running,
         f"[red]{line.failed}[/red]" if line.failed else NOTHING,

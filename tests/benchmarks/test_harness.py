@@ -11,11 +11,9 @@ import torch
 from benchmarks import run
 from benchmarks.cell import checkpoints_of, failed_record, identity_of, make_generator
 from benchmarks.config import cells
-from benchmarks.evaluation import make_evaluation
 from benchmarks.hardware import PeakMemory, check_room
 from benchmarks.record import Record, load, load_folder
 from benchmarks.scorer import Scorer
-from wavedp.data.schema import Records
 from wavedp.data.toyfaces import ToyFaces
 from wavedp.dp import UserError
 from wavedp.dp.noise import GaussianNoise
@@ -369,52 +367,6 @@ def test_running_a_cell_again_keeps_what_the_earlier_run_spent(tmp_path, cache, 
     assert [len(ledger.read_text().splitlines()) for ledger in ledgers] == [3, 3, 3]
 
 
-# Evaluation ---------------------------------------------------------------------------------
-
-
-def test_reference_held_out_and_prompts_never_meet(cache):
-    dataset = ToyFaces(private_records=8, evaluation_records=30, cache_dir=cache)
-    evaluation = make_evaluation(dataset, 20)
-    assert len(evaluation.held) == 15
-    assert len(evaluation.reference) == 15
-    assert len(evaluation.prompts) == 20
-    held = {image.numpy().tobytes() for batch in evaluation.held_images for image in batch}
-    assert held.isdisjoint(image.tobytes() for image in evaluation.reference.images)
-    for index, prompt in enumerate(evaluation.prompts):
-        assert prompt in evaluation.records.captions[index % 15]
-
-
-def test_scores_do_not_depend_on_batches_or_order(cache):
-    dataset = ToyFaces(private_records=8, evaluation_records=600, cache_dir=cache)
-    scorer = Scorer.make(dataset, ["fd_toy", "clip_toy"], 200)
-    images = torch.tensor(dataset.evaluation().images[:200])
-    prompts = scorer.evaluation.prompts
-    whole = scorer.score([images], prompts)
-    parts = scorer.score(list(images.split(37)), prompts)
-    order = torch.randperm(200)
-    shuffled = scorer.score([images[order]], tuple(prompts[i] for i in order))
-    for name, value in whole.items():
-        assert parts[name] == pytest.approx(value, rel=1e-4)
-        assert shuffled[name] == pytest.approx(value, rel=1e-4)
-    assert whole["fd_toy"] == pytest.approx(scorer.real["fd_toy"], rel=1e-4)
-
-
-def test_identical_sets_score_zero_and_shuffled_captions_agree_less(cache):
-    from benchmarks.metrics.clip_toy import ClipToy
-    from benchmarks.metrics.fd_toy import FDToy
-
-    records = ToyFaces(private_records=8, evaluation_records=300, cache_dir=cache).evaluation()
-    images, captions = torch.tensor(records.images[:]), [own[0] for own in records.captions]
-    distance, agreement = FDToy(), ClipToy()
-    distance.prepare(Records(records.images, records.captions, "same"))
-    distance.update(images, captions)
-    assert distance.compute() == pytest.approx(0, abs=1e-3)
-    agreement.update(images, captions)
-    right = agreement.compute()
-    agreement.update(images, captions[1:] + captions[:1])
-    assert right > agreement.compute() + 10
-
-
 def test_the_peak_of_a_cell_is_of_the_method_and_not_of_its_scoring(
     tmp_path, cache, in_root, monkeypatch
 ):
@@ -442,24 +394,3 @@ def test_the_peak_of_a_cell_is_of_the_method_and_not_of_its_scoring(
     assert metered == ["begins", "draw", "ends", "score"]
     record = load_folder(tmp_path / "results" / "smoke" / "records")[0]
     assert record.cost.peak_memory_mb == 12.5
-
-
-def test_peak_memory_is_none_on_a_cpu():
-    """The process holds what earlier cells and the metrics have left in it."""
-    with PeakMemory(torch.device("cpu")) as peak:
-        pass
-    assert peak.megabytes is None
-
-
-def test_peak_memory_of_a_gpu_is_the_allocators_less_what_was_there(monkeypatch):
-    held, peaks = [100 * 2**20], [900 * 2**20]
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: held[-1])
-    monkeypatch.setattr(
-        torch.cuda, "reset_peak_memory_stats", lambda device: peaks.append(held[-1])
-    )
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peaks[-1])
-    with PeakMemory(torch.device("cuda")) as peak:
-        assert peaks[-1] == held[-1]  # what an earlier cell needed is forgotten
-        peaks.append(350 * 2**20)
-    peaks.append(800 * 2**20)  # scoring comes later
-    assert peak.megabytes == 250

@@ -177,7 +177,7 @@ def test_the_summary_has_a_column_that_says_what_was_read(folder: Path) -> None:
 
 def drawn(records: Sequence[Record], monkeypatch: pytest.MonkeyPatch) -> Figure:
     figures: list[Figure] = []
-    monkeypatch.setattr(drawing, "png", lambda figure: figures.append(figure) or b"")
+    monkeypatch.setattr(drawing, "flat_png", lambda figure: figures.append(figure) or b"")
     metric_figure(records, "toy_shapes")
     return figures[0]
 
