@@ -220,7 +220,7 @@ class _Empty:
 
 def drawn(make: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> Figure:
     figures: list[Figure] = []
-    monkeypatch.setattr(drawing, "png", lambda figure: figures.append(figure) or b"")
+    monkeypatch.setattr(drawing, "flat_png", lambda figure: figures.append(figure) or b"")
     make()
     return figures[0]
 
