@@ -171,10 +171,35 @@ def test_a_checkpoint_whose_ledger_is_gone_is_refused(left, tmp_path):
     interrupted(tmp_path, 15)
     ledger = tmp_path / "ledger.jsonl"
     ledger.write_bytes(b"".join(ledger.read_bytes().splitlines(keepends=True)[: left and 1 + left]))
-    message = rf"has {left} queries 'training' and a checkpoint goes on from 10: put .* back"
+    message = rf"has {left} queries and a checkpoint goes on from 10: put .* back"
     with pytest.raises(UserError, match=message):
         run(tmp_path, seeds=False, every=10)
     assert charged(tmp_path) == left
+
+
+def test_every_training_of_a_run_needs_its_own_queries_in_the_ledger(tmp_path):
+    def both():
+        plan = DPPlan(Budget(50.0, 1e-5), 200, 20, 6, 1.0, 1.0)
+        ledger = Ledger(tmp_path / "ledger.jsonl", plan.budget)
+        kept = Checkpoints(tmp_path / "checkpoints")
+        trainer = Trainer(plan, ledger=ledger, checkpoints=kept)
+        records = PrivateRecords(columns(), name="toy", records=200)
+        try:
+            for seed in (0, 1):
+                torch.manual_seed(seed)
+                model = Net()
+                sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+                trainer.fit(model, squared, records, sgd)
+        finally:
+            ledger.close()
+
+    both()
+    both()  # both have ended, and nothing is charged again
+    assert charged(tmp_path) == 12
+    ledger = tmp_path / "ledger.jsonl"
+    ledger.write_bytes(b"".join(ledger.read_bytes().splitlines(keepends=True)[:12]))
+    with pytest.raises(UserError, match="has 11 queries and a checkpoint goes on from 12"):
+        both()
 
 
 def test_a_replay_that_does_not_fit_the_budget_is_refused_before_it_starts(tmp_path):

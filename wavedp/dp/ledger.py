@@ -40,7 +40,6 @@ class Ledger:
         self.path = Path(path)
         self.budget = budget
         self.counts: Counter[Event] = Counter()
-        self._named: Counter[tuple[str, Event]] = Counter()
         self._affordable: Counter[Event] = Counter()
         self._earlier: Counter[tuple[str, Event, str]] = Counter()
         self._here: dict[str, tuple[str, Event, str]] = {}
@@ -83,7 +82,6 @@ class Ledger:
             for line in lines[1:]:
                 event = Event(line["sampling_probability"], line["noise_multiplier"])
                 self.counts[event] += 1
-                self._named[line["query"], event] += 1
                 if "noise" in line:
                     self._earlier[line["query"], event, line["noise"]] += 1
         except (ValueError, KeyError, TypeError) as error:
@@ -122,17 +120,17 @@ class Ledger:
         self._refuse_above_target(wanted)
         self._affordable = wanted
 
-    def confirm(self, event: Event, what: str, count: int) -> None:
+    def confirm(self, event: Event, count: int) -> None:
         """Check that ``count`` queries whose results a run goes on from are written down.
 
         Raises:
             UserError: there are fewer, so that epsilon would not describe what is released.
         """
-        if (known := self._named[what, event]) < count:
+        if (known := self.counts[event]) < count:
             raise UserError(
-                f"The ledger {self.path} has {known} queries {what!r} and a checkpoint goes on "
-                f"from {count}: put the ledger of that run back, or remove the checkpoint to start "
-                "anew (in a suite: force=true), which spends the budget again."
+                f"The ledger {self.path} has {known} queries and a checkpoint goes on from {count}"
+                ": put the ledger of that run back, or remove the checkpoint to start anew (in a "
+                "suite: force=true), which spends the budget again."
             )
 
     def paid(self, event: Event, what: str, noise: str) -> bool:
@@ -186,7 +184,6 @@ class Ledger:
             line = {"query": what, **event.as_dict()}
             self._write(line if noise is None else {**line, "noise": noise})
             self.counts = wanted
-            self._named[what, event] += 1
         if noise is not None:
             self._here[noise] = what, event, noise
             if release is not None:

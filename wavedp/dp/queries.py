@@ -36,6 +36,7 @@ class Queries:
         name: of the training within its run.
         what: the queries' name in the ledger.
         code: the version of the code that asks.
+        before: queries of the same plan that the run's earlier trainings asked.
         fresh: makes the streams ``noise`` and ``sampling``, given the name.
 
     Attributes:
@@ -53,6 +54,7 @@ class Queries:
         code: str,
         device: torch.device,
         checkpoints: Checkpoints | None,
+        before: int,
         fresh: Fresh,
     ) -> None:
         self._private, self._plan, self._ledger = private, plan, ledger
@@ -69,6 +71,7 @@ class Queries:
         )
         self._restored = len(self._released)
         self.resumed = self._restored > 0
+        ledger.confirm(plan.event, before + self._restored)
         self._reserve()
 
     def sum(self, vectors: PerRecordTensor, *, size: int) -> Tensor:
@@ -93,6 +96,11 @@ class Queries:
         """
         query = self._query(bins)
         return self._answer(query, query.of_votes(votes))
+
+    @property
+    def asked(self) -> int:
+        """Queries so far, those that an earlier process asked among them."""
+        return self._next
 
     def finish(self) -> int:
         """Forget the keys of noise and sampling; returns how many queries were asked here."""
@@ -160,7 +168,6 @@ class Queries:
     def _reserve(self) -> None:
         """Check that all queries that are still to be asked are affordable, before work starts."""
         event, steps = self._plan.event, range(self._restored, self._plan.steps)
-        self._ledger.confirm(event, self._what, self._restored)
         tags = (self._streams["noise"].tag(step) for step in steps)
         paid = sum(self._ledger.paid(event, self._what, tag) for tag in tags if self._replays)
         self._ledger.reserve(event, len(steps), paid)

@@ -107,6 +107,7 @@ class Trainer:
         self._micro_batch, self._pad = micro_batch, pad or compile
         self._seeds = {"noise": noise_seed, "sampling": sampling_seed}
         self._trainings, self._steps, self._public_seed = 0, 0, 0
+        self._asked = 0  # private queries of the trainings so far, by whichever process
         self.sensitivity_used: float | None = None
 
     def fit(
@@ -145,6 +146,7 @@ class Trainer:
         with torch.random.fork_rng(devices=devices):
             self._fit(model, per_example_loss, records, optimizer, schedule, label)
         self._trainings += 1
+        self._asked += self.plan.steps if private else 0
 
     @contextmanager
     def queries(
@@ -173,12 +175,14 @@ class Trainer:
             code=code_version(method),
             device=self.device,
             checkpoints=self.checkpoints,
+            before=self._asked,
             fresh=lambda name: self._fresh_streams(name, private=True),
         )
         began = time.perf_counter()
         self._uses(self.plan.clip)  # sums in float64
         yield queries
         self._steps += queries.finish()
+        self._asked += queries.asked
         self._trainings += 1
         self.resumed |= queries.resumed
         self.train_seconds += time.perf_counter() - began
@@ -362,7 +366,7 @@ class Trainer:
 
     def _reserve(self, training: GradientSums, start: int, label: str, replays: bool) -> None:
         assert self.ledger is not None
-        self.ledger.confirm(self.plan.event, label, start)
+        self.ledger.confirm(self.plan.event, self._asked + start)
         steps = range(start, self.plan.steps)
         tags = (training.noise.stream.tag(step) for step in steps)
         replayed = sum(self.ledger.paid(self.plan.event, label, tag) for tag in tags if replays)
