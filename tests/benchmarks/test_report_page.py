@@ -53,10 +53,10 @@ def test_the_page_is_self_contained_and_escaped(suite: Path) -> None:
     inside = ("data:image/png;base64,", "data:image/jpeg;base64,", "#")
     assert all(address.startswith(inside) for address in page.addresses)
     assert not re.search(r"url\(|@import|https?://", re.sub(r"base64,[^\"]*", "", text))
-    # Two data sets: three plots, and two grids with a row of each line that drew something.
+    # Two data sets: four plots, and two grids with a row of each line that drew something.
     records = load_folder(suite / "records")
     drawn = {(r.dataset, r.method, r.row, r.privacy.epsilon_target) for r in records if r.samples}
-    assert page.tags.count("img") == 2 * 3 + 2 * (2 + len(drawn))
+    assert page.tags.count("img") == 2 * 4 + 2 * (2 + len(drawn))
     assert page.silent_images == 0
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import io
+import math
 from itertools import pairwise
 
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_records import INF, grid_of_records, record
+from report_records import INF, grid_of_records, privacy, record
+from scipy.stats import norm
 
-from benchmarks.record import Cost, MetricValue, Record
+from benchmarks.record import Cost, MetricValue, Query, Record
 from benchmarks.report.plots import FIGURES, Plot, plots_of
 from benchmarks.report.plots.cost import pareto
 from benchmarks.report.plots.plot import over_seeds
 from benchmarks.report.plots.style import looks, wide
+from benchmarks.report.plots.training import spending
+from wavedp.dp.accounting import Event, epsilon_of
 
 METHODS = [f"method_{letter}" for letter in "abcdefghi"]
 BANDS = ("d1", "d2", "d3", "ll")
@@ -121,6 +125,35 @@ def test_rates_are_means_over_the_cells_of_a_method() -> None:
     ]
     assert points.loc["sample_images_per_s", "cells"] == 1
     assert "1 to 2 cells, one seed" in plot.caption
+
+
+def test_a_curve_of_spending_ends_at_what_the_record_spent() -> None:
+    """A ledger of 15 noisy histograms of 4,000 records and one noisy sum of a sample, by hand."""
+    queries = [
+        Query(sampling_probability=1.0, noise_multiplier=9.0, count=15),
+        Query(sampling_probability=0.5, noise_multiplier=4.0, count=1),
+    ]
+    moments = list(spending(privacy("private", 10.0, queries=queries)))
+    asked, seen, spent = (list(column) for column in zip(*moments, strict=True))
+    assert asked == [1, 2, 3, 5, 7, 11, 16]  # 16 to the power of 0/7, 1/7 and so on, rounded
+    assert seen == [4_000.0 * count for count in asked[:-1]] + [15 * 4_000.0 + 0.5 * 4_000.0]
+    assert all(before < after for before, after in pairwise(spent))
+    counts = {Event(q.sampling_probability, q.noise_multiplier): q.count for q in queries}
+    assert spent[-1] == pytest.approx(epsilon_of(counts, 1e-5), rel=6e-3)
+    # One Gaussian query: delta of epsilon in closed form (Balle and Wang 2018, Theorem 8).
+    low, high = (norm.cdf(1 / 18 * sign - 9 * spent[0]) for sign in (1, -1))
+    assert low - math.exp(spent[0]) * high == pytest.approx(1e-5, rel=0.1)
+
+
+def test_failed_rows_and_rows_without_privacy_have_no_curve() -> None:
+    rows = [record(row="non_private", epsilon=INF), record(row="oracle", epsilon=None)]
+    assert FIGURES["training"]([*rows, record(reason="boom")], "toy_shapes") is None
+    plot = FIGURES["training"]([*rows, record(), record(seed=1), record("b")], "toy_shapes")
+    assert plot is not None
+    points = data(plot)
+    assert set(points["name"]) == {"DP-Wavelet", "B"}
+    assert points.groupby("name")["seen"].max().tolist() == [200 * 256.0] * 2
+    assert "The first query alone costs" in plot.caption
 
 
 def test_nine_methods_differ_and_each_looks_the_same_on_every_dataset() -> None:

@@ -14,6 +14,7 @@ from benchmarks.report.plots.cost import cost_figure
 from benchmarks.report.plots.epsilon import metric_figure
 from benchmarks.report.plots.plot import Plot
 from benchmarks.report.plots.throughput import throughput_figure
+from benchmarks.report.plots.training import training_figure
 
 __all__ = ["Plot", "plots_of"]
 
@@ -22,6 +23,7 @@ FIGURES: dict[str, Callable[[Sequence[Record], str], Plot | None]] = {
     "cost": cost_figure,
     "bands": band_figure,
     "throughput": throughput_figure,
+    "training": training_figure,
 }
 """By the names under which they are written."""
 

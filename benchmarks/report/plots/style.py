@@ -36,6 +36,8 @@ LEGEND_COLUMNS, LEGEND_ROW = 3, 0.27
 """The height of a row in inches."""
 WIDE = 30.0
 """Largest over smallest value from which an axis is logarithmic."""
+STEPS = ((WIDE, (1.0, 2.0, 3.0, 5.0)), (WIDE**2, (1.0, 3.0)), (math.inf, (1.0,)))
+"""What is written on a logarithmic axis between powers of ten, by how far it reaches."""
 
 ORACLE = f"oracle{NOT_PRIVATE}"
 
@@ -132,7 +134,7 @@ def wide(values: Iterable[float]) -> bool:
 def plain(axis: Axis) -> None:
     """Numbers instead of powers on a logarithmic axis."""
     low, high = axis.get_view_interval()
-    between = (1.0, 3.0) if high > WIDE * low else (1.0, 2.0, 3.0, 5.0)
+    between = next(steps for reach, steps in STEPS if high <= reach * low)
     axis.set_major_locator(LogLocator(subs=between))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_minor_locator(NullLocator())
