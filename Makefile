@@ -16,7 +16,7 @@ export MALLOC_TOP_PAD_ = 268435456
 .PHONY: bench test test-slow mutants install report checkpoints throughput clean
 
 bench: $(VENV)/.ready  ## install, run a suite (SUITE=quick), print the table, say where the report is
-	$(RUN) -m benchmarks.run suite=$(SUITE) $(ARGS)
+	$(RUN) -m benchmarks.run suite=$(SUITE) hardware.workers=auto $(ARGS)
 
 test: $(VENV)/.ready  ## lint, types, layers, tests
 	$(VENV)/bin/ruff check .

@@ -12,15 +12,16 @@ from __future__ import annotations
 import json
 import time
 import traceback
+from collections import deque
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.markup import escape
 
-from benchmarks import dry_run, hardware, needs, ranks, untrained
+from benchmarks import dry_run, hardware, needs, ranks, untrained, workers
 from benchmarks.cell import (
     checkpoints_of,
     failed_record,
@@ -65,8 +66,9 @@ def main(overrides: list[str]) -> int:
     """Run the suite that the Hydra overrides describe; returns the exit code."""
     grid = cells(overrides)
     config = grid[0].config
-    if config.hardware.threads:
-        torch.set_num_threads(config.hardware.threads)
+    workers.check(config)
+    if threads := workers.threads(config):
+        torch.set_num_threads(threads)
     if grid[0].untrained and not config.dry_run:
         return untrained.run(grid, datasets_of(grid))
     lacks = needs.lacking(grid)
@@ -87,7 +89,8 @@ def main(overrides: list[str]) -> int:
     with ranks.joined() as world:
         if not world.leads:
             return _follow(grid, datasets, folder)
-        with alone(folder) if config.force else nullcontext():
+        forced = alone(folder) if config.force else nullcontext()
+        with forced, workers.helped(overrides, config):
             return _lead(grid, datasets, evaluations, folder)
 
 
@@ -262,27 +265,45 @@ def _run_cells(todo: list[Cell], dataset: Dataset, scorer: Scorer, folder: Path)
     Returns:
         How many failed, wherever they ran.
     """
-    failures, told = 0, False
-    left = [(n, cell, _claim(cell, folder)) for n, cell in enumerate(todo, 1)]
+    failures, held, told = 0, 0, False
+    left = deque(_Turn(n, cell, _claim(cell, folder)) for n, cell in enumerate(todo, 1))
     while left:
-        elsewhere = []
-        for number, cell, claim in left:
-            stop_if_asked()
-            with claim.taken() as mine:
-                if not mine:
-                    elsewhere.append((number, cell, claim))
-                elif record := claim.settled() or finished(cell, folder):
-                    failures += record.status != "ok"
-                else:
-                    place = f"[{number}/{len(todo)}]"
-                    failures += not _run_one(cell, place, dataset, scorer, folder)
-        if elsewhere and len(elsewhere) == len(left):
+        stop_if_asked()
+        turn = left.popleft()
+        place = f"[{turn.number}/{len(todo)}]"
+        with turn.claim.taken() as mine:
+            record = turn.claim.settled() or (finished(turn.cell, folder) if mine else None)
+            if record:
+                failures += record.status != "ok"
+                told_of = f"{place} {turn.cell.label}: {_outcome(record)} (another process)"
+                console.print(told_of, soft_wrap=True)
+            elif mine:
+                failures += not _run_one(turn.cell, place, dataset, scorer, folder)
+            else:
+                left.append(turn)
+            held = 0 if record or mine else held + 1
+        # What others have ended meanwhile comes first, so that it is told while it is new.
+        left = deque(sorted(left, key=lambda turn: turn.claim.settled() is None))
+        if left and held >= len(left):
             if not told:
-                console.print(f"waiting for {len(elsewhere)} cells that other processes run")
-            told = True
+                console.print(f"waiting for {len(left)} cells that other processes run")
+            held, told = 0, True
             time.sleep(PAUSE)
-        left = elsewhere
     return failures
+
+
+class _Turn(NamedTuple):
+    number: int
+    cell: Cell
+    claim: Claim
+
+
+def _outcome(record: Record) -> str:
+    return score_line(record) if record.status == "ok" else _failure(record)
+
+
+def _failure(record: Record) -> str:
+    return f"[red]failed[/red]: {escape(str(record.reason))}"
 
 
 def _claim(cell: Cell, folder: Path) -> Claim:
@@ -349,7 +370,7 @@ def _failed(cell: Cell, record: Record, folder: Path) -> str:
     traceback_file = _save_traceback(cell, record.cell)
     samples_of(cell, record.cell).discard()
     finetuned_of(cell, record.cell).discard()
-    said = f"[red]failed[/red]: {escape(str(record.reason))} (traceback: {traceback_file})"
+    said = f"{_failure(record)} (traceback: {traceback_file})"
     good = folder / "records" / f"{record.cell}.json"
     if not (good.exists() and load(good).status == "ok"):
         save(record, good.parent)

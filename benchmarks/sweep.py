@@ -1,6 +1,5 @@
 """Run a suite in many processes, or several suites, by Hydra's sweeps and launchers.
 
-    python -m benchmarks.sweep -m suite=embedded worker=1,2,3,4 hydra/launcher=joblib
     python -m benchmarks.sweep -m suite=embedded "worker=range(32)" \\
         hydra/launcher=submitit_slurm hydra.launcher.gpus_per_node=1 hydra.launcher.timeout_min=600
 
@@ -21,7 +20,6 @@ from collections.abc import Callable
 from types import FrameType
 
 import hydra
-import torch
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
@@ -31,9 +29,9 @@ from omegaconf import DictConfig
 from benchmarks.config import CONFIGS
 from benchmarks.installed import installed
 from benchmarks.stopping import SIGNALS
+from benchmarks.workers import own_gpu
 
 WORKER = "worker"
-VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="run")
@@ -52,20 +50,6 @@ def main(config: DictConfig) -> None:
         signal.signal(number, hand_on)
     if code := process.wait():
         raise RuntimeError(f"benchmarks.run ended with exit code {code}")
-
-
-def own_gpu(worker: int | None) -> dict[str, str]:
-    """What lets a worker see one GPU of several; nothing where there are no others.
-
-    A launcher that gives each job its GPUs, as SLURM's does, leaves one to see, and this nothing to
-    do.
-    """
-    visible = os.environ.get(VISIBLE)
-    count = torch.cuda.device_count() if visible is None else 0
-    names = [str(n) for n in range(count)] if visible is None else visible.split(",")
-    if worker is None or len(names) < 2:
-        return {}
-    return {VISIBLE: names[worker % len(names)]}
 
 
 def _to(process: subprocess.Popen[bytes]) -> Callable[[int, FrameType | None], None]:

@@ -73,7 +73,7 @@ def test_a_claim_of_a_process_that_was_killed_is_free(tmp_path):
 
 @pytest.mark.parametrize("status", ["ok", "failed"])
 def test_what_another_process_recorded_is_waited_for_and_not_run(
-    status, tmp_path, cache, in_root, monkeypatch
+    status, tmp_path, cache, in_root, monkeypatch, capsys
 ):
     """It holds one cell when the grid comes by, and is done with it while the grid waits."""
     assert run.main(grid(tmp_path, cache)) == 0
@@ -97,7 +97,12 @@ def test_what_another_process_recorded_is_waited_for_and_not_run(
 
     monkeypatch.setattr(run, "run_cell", spied)
     monkeypatch.setattr(run.time, "sleep", finish)
+    capsys.readouterr()
     assert run.main(grid(tmp_path, cache)) == (status == "failed")
+    lines = capsys.readouterr().err.splitlines()
+    [told] = [line for line in lines if line.endswith("(another process)")]
+    assert told.startswith("[2/")
+    assert ("failed: RuntimeError" in told) == (status == "failed")
     names = {identity_of(cell) for cell in cells(grid(tmp_path, cache))}
     assert sorted(ran) == sorted(names - {taken})
     assert {r.cell for r in load_folder(folder / "records")} == names
@@ -131,7 +136,8 @@ def test_eight_processes_run_each_cell_once(tmp_path, cache, in_root):
     assert [process.returncode for process in running] == [0] * 8, told
     names = {identity_of(cell) for cell in cells(grid(tmp_path, cache))}
     lines = [line for text in told for line in text.splitlines() if line.startswith("[")]
-    assert len(lines) == len(names), lines
+    own = [line for line in lines if not line.endswith("(another process)")]
+    assert len(own) == len(names), lines
     folder = tmp_path / "results" / "smoke"
     records = load_folder(folder / "records")
     assert {record.cell for record in records} == names

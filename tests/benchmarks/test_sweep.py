@@ -6,9 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-from benchmarks import sweep
 from benchmarks.cell import identity_of
 from benchmarks.config import cells
 from benchmarks.record import load_folder
@@ -37,21 +35,6 @@ def swept(tmp_path, cache, *more):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     return done, places
-
-
-def test_workers_take_a_gpu_each_where_there_are_several(monkeypatch):
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    names = [sweep.own_gpu(worker).get("CUDA_VISIBLE_DEVICES") for worker in (0, 1, 2, 3, None)]
-    assert names == ["0", "1", "2", "0", None]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6,7")
-    assert [sweep.own_gpu(n)["CUDA_VISIBLE_DEVICES"] for n in (0, 1, 2)] == ["6", "7", "6"]
-    for visible in ("5", ""):  # SLURM's own, and none at all
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        assert sweep.own_gpu(1) == {}
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert sweep.own_gpu(1) == {}
 
 
 @pytest.mark.slow
