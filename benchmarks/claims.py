@@ -26,6 +26,7 @@ class Claim:
     """
 
     def __init__(self, folder: Path, cache: Path, cell: str) -> None:
+        self._folder, self._cell = folder, cell
         self._record = folder / "records" / f"{cell}.json"
         self._locks = [_lock_of(place, cell) for place in (folder, cache)]
         self._before = self._written()
@@ -40,8 +41,13 @@ class Claim:
             mine = all(held.enter_context(_locked(path)) for path in self._locks)
             yield mine
 
+    @property
+    def held(self) -> bool:
+        """Whether another process has the cell now."""
+        return held(self._folder, self._cell)
+
     def settled(self) -> Record | None:
-        """What another process recorded since the grid began; to be asked while it is held."""
+        """What another process recorded since the grid began."""
         return None if self._written() == self._before else load(self._record)
 
     def _written(self) -> tuple[int, int] | None:

@@ -12,11 +12,10 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections import deque
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from rich.markup import escape
@@ -51,6 +50,7 @@ from benchmarks.room import check_room
 from benchmarks.samples import STRIP, save_strip
 from benchmarks.scorer import Scorer, check_metrics
 from benchmarks.stopping import stop_if_asked
+from benchmarks.turn import Turn, next_of
 from benchmarks.written import write
 from wavedp.data.schema import Dataset
 from wavedp.dp.errors import UserError
@@ -265,11 +265,12 @@ def _run_cells(todo: list[Cell], dataset: Dataset, scorer: Scorer, folder: Path)
     Returns:
         How many failed, wherever they ran.
     """
-    failures, held, told = 0, 0, False
-    left = deque(_Turn(n, cell, _claim(cell, folder)) for n, cell in enumerate(todo, 1))
+    left = [Turn(n, cell, _claim(cell, folder)) for n, cell in enumerate(todo, 1)]
+    failures, last, told = 0, "", False
     while left:
         stop_if_asked()
-        turn = left.popleft()
+        turn = next_of(left, last)
+        left.remove(turn)
         place = f"[{turn.number}/{len(todo)}]"
         with turn.claim.taken() as mine:
             record = turn.claim.settled() or (finished(turn.cell, folder) if mine else None)
@@ -278,24 +279,16 @@ def _run_cells(todo: list[Cell], dataset: Dataset, scorer: Scorer, folder: Path)
                 told_of = f"{place} {turn.cell.label}: {_outcome(record)} (another process)"
                 console.print(told_of, soft_wrap=True)
             elif mine:
+                last = turn.method
                 failures += not _run_one(turn.cell, place, dataset, scorer, folder)
             else:
                 left.append(turn)
-            held = 0 if record or mine else held + 1
-        # What others have ended meanwhile comes first, so that it is told while it is new.
-        left = deque(sorted(left, key=lambda turn: turn.claim.settled() is None))
-        if left and held >= len(left):
+        if left and all(turn.claim.held for turn in left):
             if not told:
                 console.print(f"waiting for {len(left)} cells that other processes run")
-            held, told = 0, True
+            told = True
             time.sleep(PAUSE)
     return failures
-
-
-class _Turn(NamedTuple):
-    number: int
-    cell: Cell
-    claim: Claim
 
 
 def _outcome(record: Record) -> str:
