@@ -81,6 +81,14 @@ def test_their_products_approximate_the_mean_of_the_kernels():
     torch.testing.assert_close(found, kernel, atol=0.02, rtol=0)
 
 
+def test_the_gradient_by_hand_is_that_of_autograd():
+    features = FourierFeatures.draw(6, 20, (0.2, 0.4), torch.Generator().manual_seed(0))
+    rows, mean = torch.randn(5, 6, requires_grad=True), torch.randn(40)
+    (features(rows).mean(0) - mean).square().sum().backward()
+    found = features.gradient(rows.detach(), mean)
+    torch.testing.assert_close(found, rows.grad)
+
+
 def test_the_noisy_sum_by_hand(tmp_path):
     """All records alike: N times the features of one, and the noise of the plan."""
     rows = torch.full((RECORDS, 3, 8, 8), 255, dtype=torch.uint8)
