@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from filelock import FileLock, Timeout
 
@@ -17,19 +19,18 @@ PATIENCE = 0.1
 
 
 class Claim:
-    """The right to run a cell, as of when its grid began.
+    """The right to run a cell.
 
     Args:
         folder: the suite's results folder, which all of the processes see.
         cache: where samples and checkpoints lie; another suite may have the same cell there.
         cell: the name of the cell's record.
+        since: when the grid began, by the clock of the results folder (:func:`clock_of`).
     """
 
-    def __init__(self, folder: Path, cache: Path, cell: str) -> None:
-        self._folder, self._cell = folder, cell
+    def __init__(self, folder: Path, cache: Path, cell: str, since: int = 0) -> None:
+        self._places, self._cell, self._since = (folder, cache), cell, since
         self._record = folder / "records" / f"{cell}.json"
-        self._locks = [_lock_of(place, cell) for place in (folder, cache)]
-        self._before = self._written()
 
     @contextmanager
     def taken(self) -> Iterator[bool]:
@@ -38,34 +39,38 @@ class Claim:
         The system takes the lock from a process that ends, however it ends.
         """
         with ExitStack() as held:
-            mine = all(held.enter_context(_locked(path)) for path in self._locks)
+            locks = (_lock_of(place, self._cell) for place in self._places)
+            mine = all(held.enter_context(_locked(path)) for path in locks)
             yield mine
 
     @property
     def held(self) -> bool:
-        """Whether another process has the cell now."""
-        return held(self._folder, self._cell)
+        """Whether another process has the cell now, in this suite or in another one."""
+        return any(held(place, self._cell) for place in self._places)
 
     def settled(self) -> Record | None:
         """What another process recorded since the grid began."""
-        return None if self._written() == self._before else load(self._record)
-
-    def _written(self) -> tuple[int, int] | None:
-        """Tells one file at the record's place from another."""
         try:
-            found = self._record.stat()
+            written = self._record.stat().st_mtime_ns
         except FileNotFoundError:
             return None
-        return found.st_mtime_ns, found.st_ino
+        return load(self._record) if written > self._since else None
 
 
-def held(folder: Path, cell: str) -> bool:
+def clock_of(folder: Path) -> int:
+    """Now, in nanoseconds, by the clock that gives the files of a folder their times."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(dir=folder) as file:
+        return os.stat(file.fileno()).st_mtime_ns
+
+
+def held(place: Path, cell: str) -> bool:
     """Whether a process runs a cell now. It takes nothing from who wants to.
 
     Args:
-        folder: the suite's results folder.
+        place: the suite's results folder, or the cache.
     """
-    path = _lock_of(folder, cell)
+    path = _lock_of(place, cell)
     if not path.exists():
         return False
     with path.open("rb") as file:

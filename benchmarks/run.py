@@ -9,6 +9,7 @@ results folder: each cell is run by one of them.
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 import traceback
@@ -37,7 +38,7 @@ from benchmarks.cell import (
     seed_everything,
     start_anew,
 )
-from benchmarks.claims import Claim, alone
+from benchmarks.claims import Claim, alone, clock_of
 from benchmarks.config import Cell, cells, make
 from benchmarks.console import console, run_command, track
 from benchmarks.evaluation import Evaluation, make_evaluation
@@ -49,14 +50,10 @@ from benchmarks.rescoring import GONE, LOST, check_prompts, finished, lacking, r
 from benchmarks.room import check_room
 from benchmarks.samples import STRIP, save_strip
 from benchmarks.scorer import Scorer, check_metrics
-from benchmarks.stopping import stop_if_asked
-from benchmarks.turn import Turn, next_of
+from benchmarks.turn import Turn, taken
 from benchmarks.written import write
 from wavedp.data.schema import Dataset
 from wavedp.dp.errors import UserError
-
-PAUSE = 2.0
-"""Seconds between two looks at what other processes run."""
 
 WRITTEN = ("records", "ledgers", "samples", "locks")
 """Parts of a results folder that a run writes."""
@@ -89,21 +86,29 @@ def main(overrides: list[str]) -> int:
     with ranks.joined() as world:
         if not world.leads:
             return _follow(grid, datasets, folder)
+        since = workers.begun() or clock_of(folder)
+        left = _count_left(grid, evaluations, folder)
         forced = alone(folder) if config.force else nullcontext()
-        with forced, workers.helped(overrides, config):
-            return _lead(grid, datasets, evaluations, folder)
+        with forced, workers.helped(overrides, config, since, left):
+            return _lead(grid, datasets, evaluations, folder, since)
 
 
 def _lead(
-    grid: list[Cell], datasets: dict[str, Dataset], evaluations: dict[str, Evaluation], folder: Path
+    grid: list[Cell],
+    datasets: dict[str, Dataset],
+    evaluations: dict[str, Evaluation],
+    folder: Path,
+    since: int,
 ) -> int:
-    """Run all cells and make the report; returns the exit code."""
+    """Run all cells and make the report, which a helper leaves to others; returns the exit code."""
     start = time.perf_counter()
     with ranks.led():
         failures = sum(
-            _run_dataset(grid, name, dataset, evaluations[name], folder)
+            _run_dataset(grid, name, dataset, evaluations[name], folder, since)
             for name, dataset in datasets.items()
         )
+    if workers.begun() is not None:
+        return 0
     make_report(folder, console)
     console.print(
         f"{len(grid)} cells, {failures} failed, {time.perf_counter() - start:.0f} s. "
@@ -226,8 +231,25 @@ def results_folder(cell: Cell, datasets: dict[str, Dataset]) -> Path:
     return base / str(cell.config.suite.name)
 
 
+def _count_left(grid: list[Cell], evaluations: dict[str, Evaluation], folder: Path) -> int:
+    """How many cells are to be run, or scored again."""
+    suite = grid[0].config.suite
+    names = metrics_of(suite, protocol_of(suite))
+    left = 0
+    for cell in grid:
+        record = finished(cell, folder)
+        evaluation = evaluations[cell.config.dataset.name]
+        left += record is None or bool(lacking(cell, record, names, evaluation))
+    return left
+
+
 def _run_dataset(
-    grid: list[Cell], name: str, dataset: Dataset, evaluation: Evaluation, folder: Path
+    grid: list[Cell],
+    name: str,
+    dataset: Dataset,
+    evaluation: Evaluation,
+    folder: Path,
+    since: int,
 ) -> int:
     """Run or rescore the cells of one data set; returns how many failed."""
     mine = [(cell, finished(cell, folder)) for cell in grid if cell.config.dataset.name == name]
@@ -253,41 +275,21 @@ def _run_dataset(
     failures = _rescore(short, names, scorer, folder, device)
     if todo:
         _save_prompts(scorer, name, folder)
-    return failures + _run_cells(todo, dataset, scorer, folder)
+    turns = [Turn(n, cell, _claim(cell, folder, since)) for n, cell in enumerate(todo, 1)]
+    return failures + _run_cells(turns, dataset, scorer, folder)
 
 
-def _run_cells(todo: list[Cell], dataset: Dataset, scorer: Scorer, folder: Path) -> int:
-    """Run cells one after the other, but for those that another process runs.
-
-    For these it waits, so that the report has them, and takes over what a process left that died
-    (which goes on from its checkpoint where the cache is shared, too).
-
-    Returns:
-        How many failed, wherever they ran.
-    """
-    left = [Turn(n, cell, _claim(cell, folder)) for n, cell in enumerate(todo, 1)]
-    failures, last, told = 0, "", False
-    while left:
-        stop_if_asked()
-        turn = next_of(left, last)
-        left.remove(turn)
-        place = f"[{turn.number}/{len(todo)}]"
-        with turn.claim.taken() as mine:
-            record = turn.claim.settled() or (finished(turn.cell, folder) if mine else None)
-            if record:
-                failures += record.status != "ok"
-                told_of = f"{place} {turn.cell.label}: {_outcome(record)} (another process)"
-                console.print(told_of, soft_wrap=True)
-            elif mine:
-                last = turn.method
-                failures += not _run_one(turn.cell, place, dataset, scorer, folder)
-            else:
-                left.append(turn)
-        if left and all(turn.claim.held for turn in left):
-            if not told:
-                console.print(f"waiting for {len(left)} cells that other processes run")
-            told = True
-            time.sleep(PAUSE)
+def _run_cells(turns: list[Turn], dataset: Dataset, scorer: Scorer, folder: Path) -> int:
+    """Run cells, but for those that another process runs; returns how many failed, with those."""
+    failures = 0
+    for turn in taken(turns):
+        place = f"[{turn.number}/{len(turns)}]"
+        if record := turn.claim.settled() or finished(turn.cell, folder):
+            failures += record.status != "ok"
+            told = f"{place} {turn.cell.label}: {_outcome(record)} (another process)"
+            console.print(told, soft_wrap=True)
+        else:
+            failures += not _run_one(turn.cell, place, dataset, scorer, folder)
     return failures
 
 
@@ -299,13 +301,14 @@ def _failure(record: Record) -> str:
     return f"[red]failed[/red]: {escape(str(record.reason))}"
 
 
-def _claim(cell: Cell, folder: Path) -> Claim:
-    return Claim(folder, Path(cell.config.cache_dir), identity_of(cell))
+def _claim(cell: Cell, folder: Path, since: int = 0) -> Claim:
+    return Claim(folder, Path(cell.config.cache_dir), identity_of(cell), since)
 
 
 def _run_one(cell: Cell, place: str, dataset: Dataset, scorer: Scorer, folder: Path) -> bool:
     """Run a cell and keep what comes of it; False if it failed."""
     start = time.perf_counter()
+    gc.collect()  # networks of the cell before lie in cycles of references
     try:
         if cell.config.force:
             start_anew(cell, folder)
@@ -390,15 +393,14 @@ def _rescore(
 ) -> int:
     """Give finished cells the metrics that they lack; returns how many failed."""
     failures, gone = 0, []
-    for cell, record in short:
+    turns = [Turn(n, cell, _claim(cell, folder)) for n, (cell, _) in enumerate(short, 1)]
+    for turn in taken(turns):
+        cell, record = short[turn.number - 1]
         try:
-            with _claim(cell, folder).taken() as mine:
-                if not mine:
-                    continue  # another process does
-                record = finished(cell, folder) or record
-                new = rescore(cell, record, names, scorer, folder, device)
-                if new != record:
-                    save(new, folder / "records")
+            known = finished(cell, folder) or record  # another process may have scored it
+            new = rescore(cell, known, names, scorer, folder, device)
+            if new != known:
+                save(new, folder / "records")
         except Exception as error:  # as a failed cell; the record stays what it was
             reason = escape(reason_of(error, cell))
             where = _save_traceback(cell, record.cell)

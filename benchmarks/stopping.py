@@ -12,15 +12,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
-"""Ctrl-C, what most clusters send, and what submitit asks SLURM to send."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
+"""Ctrl-C, what most clusters send, what submitit asks SLURM to send, and a terminal that closes."""
+LEADER = "WAVEDP_LEADER"
+"""The process by which a helper was started (:mod:`benchmarks.workers`), in its environment."""
 
 _asked = False
 
 
 def asked() -> bool:
-    """Whether somebody wants this process to stop."""
-    return _asked
+    """Whether somebody wants this process to stop; that of a helper's leader is gone."""
+    return _asked or os.environ.get(LEADER, str(os.getppid())) != str(os.getppid())
 
 
 def stop_if_asked() -> None:
@@ -29,7 +31,7 @@ def stop_if_asked() -> None:
     Raises:
         KeyboardInterrupt: somebody wants this process to stop.
     """
-    if _asked:
+    if asked():
         raise KeyboardInterrupt
 
 
@@ -47,10 +49,15 @@ def stoppable() -> Iterator[None]:
         os.write(2, b"\nstopping after this step; once more stops at once.\n")
 
     _asked = False
-    before = {number: signal.signal(number, ask) for number in SIGNALS}
+    before = {number: signal.signal(number, ask) for number in SIGNALS if not _outlives(number)}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
         _asked = False
+
+
+def _outlives(number: int) -> bool:
+    """Whether this is the signal of a closed terminal, and `nohup` wants it to be ignored."""
+    return number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN

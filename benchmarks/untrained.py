@@ -11,6 +11,7 @@ network smaller. One process does it.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,6 +59,7 @@ def run(grid: Sequence[Cell], datasets: dict[str, Dataset]) -> int:
     for number, cell in enumerate(grid, 1):
         stop_if_asked()
         start = time.perf_counter()
+        gc.collect()  # networks of the cell before lie in cycles of references
         start_anew(cell, folder)
         try:
             record = run_cell(cell, datasets[cell.config.dataset.name], folder)

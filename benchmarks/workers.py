@@ -1,9 +1,9 @@
 """Several processes of one machine for one grid: ``benchmarks.run ... hardware.workers=2``.
 
-The others run the same command: each cell is run by whoever is free (:mod:`benchmarks.claims`). On
-a CPU two processes with half of the cores each are faster than one with all of them, whose small
-networks leave much of a second core idle. What the others say goes to files, and the first tells of
-their cells.
+The others run the same command, and each cell is run by whoever is free (:mod:`benchmarks.claims`).
+On a CPU two processes with half of the cores each are faster than one with all of them, whose small
+networks leave much of a second core idle. The first process tells of all cells, makes the report
+and has the exit code. What the others say goes to files, which stay where one of them went wrong.
 """
 
 from __future__ import annotations
@@ -17,44 +17,51 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
+from rich.markup import escape
 
-from benchmarks import ranks
+from benchmarks import ranks, stopping
 from benchmarks.console import console
 from benchmarks.hardware import pick_device
 from wavedp.dp.errors import UserError
 
 AUTO = "auto"
 MOST = 4
-"""Processes on a CPU: each takes some 2 GB."""
+"""Processes on a CPU that ``auto`` takes at most: each needs some 2 GB."""
+BEGUN = "WAVEDP_GRID_BEGUN"
+"""What a helper is told: when its grid began, in nanoseconds of the results folder's clock."""
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-ENDED, STOPPED = (0, 1), 130
-"""Exit codes of a run whose cells are done or failed, and of one that was told to stop."""
+PAUSE = 0.2
+"""Seconds between two looks at a helper that is waited for."""
 
 
 def check(config: DictConfig) -> None:
     """Refuse what several processes cannot do.
 
     Raises:
-        UserError: their number is none, or each of them would do all of it.
+        UserError: their number is none, or each of them would do all of it, or use one GPU.
     """
     workers = config.hardware.workers
-    if workers != AUTO and (not isinstance(workers, int) or workers < 1):
+    number = isinstance(workers, int) and not isinstance(workers, bool) and workers >= 1
+    if not (number or workers == AUTO):
         raise UserError(f"hardware.workers must be {AUTO}, 1 or more, got {workers}.")
-    if count(config) > 1 and (config.force or ranks.started() > 1):
-        why = "force=true" if config.force else "torchrun"
-        raise UserError(
-            f"hardware.workers={workers} does not go with {why}: set hardware.workers=1."
-        )
+    if count(config) == 1 or config.dry_run:
+        return
+    device = str(config.hardware.device)
+    why = _alone(config) or (f"hardware.device={device}" if ":" in device else "")
+    if why:
+        raise UserError(f"hardware.workers={workers} does not go with {why}: set it to 1.")
 
 
 def count(config: DictConfig) -> int:
-    """How many processes: one per GPU or, where there is none, per core, as far as memory goes."""
+    """How many processes: one per GPU or, where there is none, per core or ``hardware.threads``."""
     workers = config.hardware.workers
     if workers != AUTO:
         return int(workers)
+    if _alone(config) or config.dry_run:
+        return 1
     if pick_device(config.hardware.device).type == "cuda":
         return torch.cuda.device_count()
-    return min(MOST, os.cpu_count() or 1)
+    return min(MOST, max(1, _cores() // (config.hardware.threads or 1)))
 
 
 def threads(config: DictConfig) -> int | None:
@@ -62,51 +69,105 @@ def threads(config: DictConfig) -> int | None:
     given, workers = config.hardware.threads, count(config)
     if given or workers == 1:
         return given or None
-    return max(1, (os.cpu_count() or 1) // workers)
+    return max(1, _cores() // workers)
+
+
+def _alone(config: DictConfig) -> str:
+    """What makes every process do all of it; empty where they can share it."""
+    if config.force:
+        return "force=true"
+    if config.untrained:
+        return "untrained"
+    return "torchrun" if ranks.started() > 1 else ""
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def begun() -> int | None:
+    """When the grid began that this process helps with; None where it is its own."""
+    told = os.environ.get(BEGUN)
+    return None if told is None else int(told)
 
 
 @contextmanager
-def helped(overrides: Sequence[str], config: DictConfig) -> Iterator[None]:
+def helped(overrides: Sequence[str], config: DictConfig, since: int, cells: int) -> Iterator[None]:
     """Within it, other processes take cells of the same grid.
 
-    They end by themselves when no cell is left. Where the block is left by an exception they are
-    told to stop, which they do after the step that runs, as this process does.
+    They end when no cell is left. Where the block is left by an exception, or somebody wants this
+    process to stop while it waits for them, they stop after the step that runs; if this process
+    dies, too.
 
     Args:
         overrides: of this process.
+        since: when the grid began, see :data:`BEGUN`.
+        cells: how many there are to be run.
     """
-    own = ["hardware.workers=1", f"hardware.threads={threads(config) or 'null'}"]
-    command = [sys.executable, "-m", "benchmarks.run", *overrides, *own]
-    said = Path(config.cache_dir) / "workers"
-    helpers = [
-        _started(command, worker, said / f"{worker}.log") for worker in range(1, count(config))
-    ]
-    if helpers:
-        console.print(f"{1 + len(helpers)} processes; what the others say: {said}")
+    helpers: list[Helper] = []
+    others = 0 if begun() is not None else min(count(config), cells) - 1
     try:
+        for worker in range(1, others + 1):
+            name = f"{config.suite.name}-{os.getpid()}-{worker}.log"
+            log = Path(config.cache_dir) / "workers" / name
+            helpers.append(Helper(overrides, worker, log, since))
+        if helpers:
+            console.print(f"{1 + len(helpers)} processes share the grid")
         yield
     except BaseException:
         for helper in helpers:
-            helper.terminate()
+            helper.stop()
         raise
     finally:
-        for worker, helper in enumerate(helpers, 1):
-            if helper.wait() not in (*ENDED, STOPPED):
-                log = f"{said / str(worker)}.log"
-                console.print(f"a process ended with code {helper.returncode}: {log}")
+        for helper in helpers:
+            helper.wait()
 
 
-def _started(command: Sequence[str], worker: int, log: Path) -> subprocess.Popen[bytes]:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as said:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
-            env=os.environ | own_gpu(worker),
-            start_new_session=True,  # Ctrl-C reaches the first alone, which hands it on once
-        )
+class Helper:
+    """Another process of the same command.
+
+    Args:
+        overrides: of the command.
+        worker: its number, from 1.
+        log: for what it says.
+        since: see :data:`BEGUN`.
+    """
+
+    def __init__(self, overrides: Sequence[str], worker: int, log: Path, since: int) -> None:
+        self._log, self._stopped = log, False
+        own = {BEGUN: str(since), stopping.LEADER: str(os.getpid())}
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("wb") as said:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.run", *overrides],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                env=os.environ | own_gpu(worker) | own,
+                start_new_session=True,  # Ctrl-C reaches the first alone, which hands it on
+            )
+
+    def stop(self) -> None:
+        """Tell it to stop after the step that runs; told twice, at once."""
+        self._stopped = True
+        self._process.terminate()
+
+    def wait(self) -> None:
+        """Until it has ended; tells of one that went wrong."""
+        while self._process.poll() is None:
+            try:
+                if stopping.asked() and not self._stopped:
+                    self.stop()
+                self._process.wait(PAUSE)
+            except subprocess.TimeoutExpired:
+                continue
+            except KeyboardInterrupt:
+                self.stop()
+        if self._process.returncode and not self._stopped:
+            ended = f"a process ended with code {self._process.returncode}: {self._log}"
+            console.print(escape(ended), soft_wrap=True)
+        else:
+            self._log.unlink(missing_ok=True)
 
 
 def own_gpu(worker: int | None) -> dict[str, str]:

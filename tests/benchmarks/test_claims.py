@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from report_records import record
 
-from benchmarks import run
+from benchmarks import run, turn
 from benchmarks.cell import identity_of
-from benchmarks.claims import Claim, alone
+from benchmarks.claims import Claim, alone, clock_of
 from benchmarks.config import cells
 from benchmarks.record import load, load_folder, save
 from wavedp.dp import UserError
@@ -35,6 +36,23 @@ def test_a_claim_is_held_by_one_and_let_go(tmp_path):
         assert (mine, theirs) == (True, False)
     with other.taken() as theirs, Claim(tmp_path, tmp_path / "cache", "another").taken() as apart:
         assert (theirs, apart) == (True, True)
+
+
+def test_a_cell_is_held_wherever_a_process_has_it(tmp_path):
+    one, other = (Claim(tmp_path / suite, tmp_path / "cache", "a-cell") for suite in ("a", "b"))
+    assert not other.held
+    with one.taken():
+        assert (one.held, other.held) == (True, True)
+    assert not other.held
+
+
+def test_a_record_is_settled_that_is_younger_than_the_grid(tmp_path):
+    save(made := record(), tmp_path / "records")
+    written = (tmp_path / "records" / f"{made.cell}.json").stat().st_mtime_ns
+    claims = [Claim(tmp_path, tmp_path, made.cell, written + late) for late in (-1, 0, 1)]
+    assert [claim.settled() for claim in claims] == [made, None, None]
+    assert Claim(tmp_path, tmp_path, "another").settled() is None
+    assert clock_of(tmp_path) >= written
 
 
 def test_the_same_cell_of_another_suite_waits_for_what_both_would_write(tmp_path):
@@ -84,9 +102,9 @@ def test_what_another_process_recorded_is_waited_for_and_not_run(
     (elsewhere := Claim(folder, Path(cache), taken).taken()).__enter__()
 
     def finish(seconds):
-        record = load(tmp_path / "before" / "records" / f"{taken}.json")
+        ended = load(tmp_path / "before" / "records" / f"{taken}.json")
         reason = "RuntimeError" if status == "failed" else None
-        save(record.model_copy(update={"status": status, "reason": reason}), folder / "records")
+        save(ended.model_copy(update={"status": status, "reason": reason}), folder / "records")
         elsewhere.__exit__(None, None, None)
 
     ran, real = [], run.run_cell
@@ -96,7 +114,7 @@ def test_what_another_process_recorded_is_waited_for_and_not_run(
         return real(cell, *rest)
 
     monkeypatch.setattr(run, "run_cell", spied)
-    monkeypatch.setattr(run.time, "sleep", finish)
+    monkeypatch.setattr(turn.time, "sleep", finish)
     capsys.readouterr()
     assert run.main(grid(tmp_path, cache)) == (status == "failed")
     lines = capsys.readouterr().err.splitlines()

@@ -19,6 +19,7 @@ from benchmarks.report.plots.cost import pareto
 from benchmarks.report.plots.plot import over_seeds
 from benchmarks.report.plots.style import looks, wide
 from benchmarks.report.plots.training import spending
+from wavedp.dp import DPPlan
 from wavedp.dp.accounting import Event, epsilon_of
 
 METHODS = [f"method_{letter}" for letter in "abcdefghi"]
@@ -127,33 +128,55 @@ def test_rates_are_means_over_the_cells_of_a_method() -> None:
     assert "1 to 2 cells, one seed" in plot.caption
 
 
-def test_a_curve_of_spending_ends_at_what_the_record_spent() -> None:
+def test_a_curve_of_spending_is_the_account_of_the_queries_until_then() -> None:
     """A ledger of 15 noisy histograms of 4,000 records and one noisy sum of a sample, by hand."""
     queries = [
         Query(sampling_probability=1.0, noise_multiplier=9.0, count=15),
         Query(sampling_probability=0.5, noise_multiplier=4.0, count=1),
     ]
-    moments = list(spending(privacy("private", 10.0, queries=queries)))
+    moments = list(spending(privacy("private", 2.0, queries=queries)))
     asked, seen, spent = (list(column) for column in zip(*moments, strict=True))
     assert asked == [1, 2, 3, 5, 7, 11, 16]  # 16 to the power of 0/7, 1/7 and so on, rounded
     assert seen == [4_000.0 * count for count in asked[:-1]] + [15 * 4_000.0 + 0.5 * 4_000.0]
-    assert all(before < after for before, after in pairwise(spent))
-    counts = {Event(q.sampling_probability, q.noise_multiplier): q.count for q in queries}
-    assert spent[-1] == pytest.approx(epsilon_of(counts, 1e-5), rel=6e-3)
+    for count, epsilon in zip(asked[:-1], spent[:-1], strict=True):
+        assert epsilon == pytest.approx(epsilon_of({Event(1.0, 9.0): count}, 1e-5), rel=6e-3)
+    assert spent[-1] == 2.0  # of the record, which has 1.998
     # One Gaussian query: delta of epsilon in closed form (Balle and Wang 2018, Theorem 8).
     low, high = (norm.cdf(1 / 18 * sign - 9 * spent[0]) for sign in (1, -1))
     assert low - math.exp(spent[0]) * high == pytest.approx(1e-5, rel=0.1)
 
 
-def test_failed_rows_and_rows_without_privacy_have_no_curve() -> None:
+@pytest.mark.parametrize(("epsilon", "steps"), [(0.1, 2_000), (1.0, 8_000), (10.0, 200)])
+def test_a_curve_of_spending_is_near_the_exact_account_at_every_budget(
+    epsilon: float, steps: int
+) -> None:
+    plan = DPPlan.calibrate(
+        epsilon=epsilon, delta=1e-5, records=10_000, expected_batch=100, steps=steps
+    )
+    queries = [Query(**plan.event.as_dict(), count=steps)]
+    for asked, _, spent in spending(privacy("private", epsilon, queries=queries)):
+        assert spent == pytest.approx(epsilon_of({plan.event: asked}, 1e-5), rel=0.02)
+
+
+def test_kinds_of_query_that_are_alike_are_counted_together() -> None:
+    halves = [Query(sampling_probability=1.0, noise_multiplier=5.0, count=4)] * 2
+    whole = [Query(sampling_probability=1.0, noise_multiplier=5.0, count=8)]
+    found = [list(spending(privacy("private", 9.0, queries=these))) for these in (halves, whole)]
+    assert found[0] == found[1]
+
+
+def test_a_curve_needs_queries_and_an_accountant_that_is_here() -> None:
     rows = [record(row="non_private", epsilon=INF), record(row="oracle", epsilon=None)]
-    assert FIGURES["training"]([*rows, record(reason="boom")], "toy_shapes") is None
-    plot = FIGURES["training"]([*rows, record(), record(seed=1), record("b")], "toy_shapes")
+    without = [{"queries": []}, {"accountant": "gdp"}, {"accountant": None}, {"delta": None}]
+    unknown = [record(f"m{n}", spent=changes) for n, changes in enumerate(without)]
+    assert FIGURES["training"]([*rows, *unknown, record(reason="boom")], "toy_shapes") is None
+    plot = FIGURES["training"]([*rows, *unknown, record(), record("b")], "toy_shapes")
     assert plot is not None
     points = data(plot)
     assert set(points["name"]) == {"DP-Wavelet", "B"}
     assert points.groupby("name")["seen"].max().tolist() == [200 * 256.0] * 2
-    assert "The first query alone costs" in plot.caption
+    first = points["spent"].min()
+    assert f"The first query alone costs {first:.0%} of ε = 1." in plot.caption
 
 
 def test_nine_methods_differ_and_each_looks_the_same_on_every_dataset() -> None:

@@ -92,6 +92,19 @@ def test_signals_are_what_they_were_afterwards():
     assert [signal.getsignal(number) for number in stopping.SIGNALS] == before
 
 
+def test_a_closed_terminal_is_a_signal_too_but_not_under_nohup():
+    with stopping.stoppable():
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stopping.asked()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopping.stoppable():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stopping.asked()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_between_two_steps_a_loop_stops():
     with stopping.stoppable():
         steps = console.track(range(5), "a loop")

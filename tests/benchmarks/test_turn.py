@@ -50,5 +50,5 @@ def test_beside_others_it_keeps_to_its_method_and_leaves_theirs():
     assert order(turns, last="a") == [2, 3, 4, 5, 6, 1]
 
 
-def test_what_others_ended_is_told_first_and_what_they_run_comes_last():
-    assert order(grid("a", "a", "b", "b", held={1, 3}, ended={3, 4})) == [4, 3, 2, 1]
+def test_what_others_ended_is_told_first_and_what_they_have_comes_last():
+    assert order(grid("a", "a", "b", "b", held={1, 3}, ended={3, 4})) == [4, 2, 3, 1]
