@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import resource
 import signal
 import stat
 import time
@@ -13,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from wavedp.dp import Ledger, PrivateRecords, Trainer, UserError
+from wavedp.dp import Ledger, PrivateRecords, Trainer, UserError, checkpoint
 from wavedp.dp.accounting import Budget
 from wavedp.dp.checkpoint import Checkpoints
 from wavedp.dp.plan import DPPlan, NonPrivatePlan
@@ -305,6 +306,39 @@ def test_a_full_disk_leaves_checkpoint_and_ledger_whole(tmp_path, monkeypatch, w
     assert (tmp_path / "ledger.jsonl").read_bytes().endswith(b"\n")
     run(tmp_path, seeds=False, every=10)
     assert charged(tmp_path) == STEPS
+
+
+@pytest.mark.parametrize("size", [1 << 12, 1 << 20])
+def test_a_disk_that_is_full_in_the_middle_of_a_checkpoint_leaves_the_last_one(tmp_path, size):
+    """A limit on the size of files, in the first tensor or in the one after it."""
+    kept = Checkpoints(tmp_path)
+    kept.save("training", {"step": 1})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot be written \(File too large\)"):
+            kept.save("training", {"a": torch.zeros(size), "b": torch.zeros(1 << 20)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert kept.load("training") == {"step": 1}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_checkpoint_takes_no_memory_beside_what_it_saves(tmp_path, monkeypatch):
+    """It is written in parts, of which none is as large as what is saved."""
+    written = []
+    real = checkpoint._Digested.write
+
+    def spied(self, content):
+        written.append(len(content))
+        return real(self, content)
+
+    monkeypatch.setattr(checkpoint._Digested, "write", spied)
+    state = {str(part): torch.randn(1 << 16) for part in range(20)}
+    Checkpoints(tmp_path).save("training", state)
+    assert max(written) <= 4 << 16
+    found = Checkpoints(tmp_path).load("training")
+    assert all(torch.equal(found[name], state[name]) for name in state)
 
 
 def test_two_trainings_of_a_run_are_both_kept(tmp_path):

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import io
 import json
 import os
 import pickle
 import re
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -76,14 +75,15 @@ class Checkpoints:
         """Put a training's keys on disk, before anything is drawn with them."""
         self._sweep()
         keys = {name: stream.key.hex() for name, stream in streams.items()}
-        self._write(self._path(training, "key"), json.dumps(keys).encode())
+        self._write(self._path(training, "key"), lambda file: file.write(json.dumps(keys).encode()))
 
     def streams(self, training: str) -> dict[str, Stream] | None:
         """The keys of a training that was interrupted; None if they are gone."""
         path = self._path(training, "key")
         if not path.exists():
             return None
-        keys = json.loads(_opened(path))
+        with _opened(path) as file:
+            keys = json.loads(file.read())
         return {name: Stream(bytes.fromhex(key)) for name, key in keys.items()}
 
     def save(self, training: str, state: Mapping[str, Any]) -> None:
@@ -92,9 +92,7 @@ class Checkpoints:
         Raises:
             UserError: the disk does not take it; the last one stays.
         """
-        content = io.BytesIO()
-        torch.save(dict(state), content)
-        self._write(self._path(training, "pt"), content.getvalue())
+        self._write(self._path(training, "pt"), lambda file: torch.save(dict(state), file))
 
     def load(self, training: str) -> dict[str, Any] | None:
         """The training's checkpoint; None if there is none.
@@ -106,7 +104,8 @@ class Checkpoints:
         if not path.exists():
             return None
         try:
-            state = torch.load(io.BytesIO(_opened(path)), weights_only=True)
+            with _opened(path) as file:
+                state = torch.load(file, weights_only=True)
         except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
             raise _damaged(path) from error
         return dict(state)
@@ -130,32 +129,72 @@ class Checkpoints:
     def _path(self, training: str, kind: str) -> Path:
         return self.folder / f"wavedp-{re.sub(r'[^a-z0-9]+', '-', training.lower())}.{kind}"
 
-    def _write(self, path: Path, content: bytes) -> None:
-        partial = None
+    def _write(self, path: Path, fill: Callable[[Any], object]) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             # Made for its owner only.
             handle, partial = tempfile.mkstemp(dir=self.folder, prefix="wavedp-", suffix=".tmp")
-            with os.fdopen(handle, "wb") as file:
-                file.write(_MARK + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    _fill(file, fill)
+                os.replace(partial, path)
+            except Exception:
+                Path(partial).unlink(missing_ok=True)
+                raise
             _sync(self.folder)
         except OSError as error:
-            if partial is not None:
-                Path(partial).unlink(missing_ok=True)
             raise UserError(
                 f"The checkpoint {path} cannot be written ({error.strerror or error}); the last "
                 "one is kept: free some space and start again, the run continues from it."
             ) from error
 
 
-def _opened(path: Path) -> bytes:
-    head, _, content = path.read_bytes().partition(b"\n")
-    if head != _MARK + hashlib.sha256(content).hexdigest().encode():
-        raise _damaged(path)
-    return content
+def _fill(file: BinaryIO, fill: Callable[[Any], object]) -> None:
+    """Write a checkpoint through to the disk; it is never whole in memory."""
+    file.write(_head(""))  # the digest is known when all is written
+    digested = _Digested(file)
+    try:
+        fill(digested)
+    except RuntimeError as error:  # what torch makes of it
+        raise digested.failure or error from None
+    file.seek(0)
+    file.write(_head(digested.digest.hexdigest()))
+    file.flush()
+    os.fsync(file.fileno())
+
+
+class _Digested:
+    """Writes to a file, digests what is written, and remembers what went wrong."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.digest = file, hashlib.sha256()
+        self.failure: OSError | None = None
+
+    def write(self, content: bytes) -> int:
+        self.digest.update(content)
+        try:
+            return self._file.write(content)
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _head(digest: str) -> bytes:
+    return _MARK + digest.ljust(64, "0").encode() + b"\n"
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A checkpoint where its content begins, after it was read once and is whole."""
+    with path.open("rb") as file:
+        head = file.read(len(_head("")))
+        if head != _head(hashlib.file_digest(file, "sha256").hexdigest()):
+            raise _damaged(path)
+        file.seek(len(head))
+        yield file
 
 
 def _damaged(path: Path) -> UserError:
