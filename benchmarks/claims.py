@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import fcntl
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from filelock import FileLock, Timeout
 
 from benchmarks.record import Record, load
 from wavedp.dp.errors import UserError
 
+Stamp = tuple[int, int]
+"""Tells one file at a record's place from another: when its place was changed, which no copy or
+``touch`` can set, and where on the disk it lies."""
 PATIENCE = 0.1
 """Seconds in which a lock is asked for again: who only looks (:func:`held`) has it for less."""
 
@@ -25,12 +26,16 @@ class Claim:
         folder: the suite's results folder, which all of the processes see.
         cache: where samples and checkpoints lie; another suite may have the same cell there.
         cell: the name of the cell's record.
-        since: when the grid began, by the clock of the results folder (:func:`clock_of`).
+        before: the records that were there when the grid began (:func:`stamps_of`); None: it begins
+            now.
     """
 
-    def __init__(self, folder: Path, cache: Path, cell: str, since: int = 0) -> None:
-        self._places, self._cell, self._since = (folder, cache), cell, since
+    def __init__(
+        self, folder: Path, cache: Path, cell: str, before: Mapping[str, Stamp] | None = None
+    ) -> None:
+        self._places, self._cell = (folder, cache), cell
         self._record = folder / "records" / f"{cell}.json"
+        self._before = _stamp(self._record) if before is None else before.get(cell)
 
     @contextmanager
     def taken(self) -> Iterator[bool]:
@@ -49,19 +54,23 @@ class Claim:
         return any(held(place, self._cell) for place in self._places)
 
     def settled(self) -> Record | None:
-        """What another process recorded since the grid began."""
-        try:
-            written = self._record.stat().st_mtime_ns
-        except FileNotFoundError:
-            return None
-        return load(self._record) if written > self._since else None
+        """What another process recorded since the grid began, whatever the clocks say."""
+        stamp = _stamp(self._record)
+        return None if stamp in (None, self._before) else load(self._record)
 
 
-def clock_of(folder: Path) -> int:
-    """Now, in nanoseconds, by the clock that gives the files of a folder their times."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=folder) as file:
-        return os.stat(file.fileno()).st_mtime_ns
+def stamps_of(folder: Path) -> dict[str, Stamp]:
+    """The records of a results folder by cell, each with what tells its file from another one."""
+    found = {path.stem: _stamp(path) for path in (folder / "records").glob("*.json")}
+    return {cell: stamp for cell, stamp in found.items() if stamp is not None}
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ctime_ns, found.st_ino
 
 
 def held(place: Path, cell: str) -> bool:

@@ -13,7 +13,7 @@ import gc
 import json
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from benchmarks.cell import (
     seed_everything,
     start_anew,
 )
-from benchmarks.claims import Claim, alone, clock_of
+from benchmarks.claims import Claim, Stamp, alone
 from benchmarks.config import Cell, cells, make
 from benchmarks.console import console, run_command, track
 from benchmarks.evaluation import Evaluation, make_evaluation
@@ -86,11 +86,11 @@ def main(overrides: list[str]) -> int:
     with ranks.joined() as world:
         if not world.leads:
             return _follow(grid, datasets, folder)
-        since = workers.begun() or clock_of(folder)
+        before = workers.before(folder)
         left = _count_left(grid, evaluations, folder)
         forced = alone(folder) if config.force else nullcontext()
-        with forced, workers.helped(overrides, config, since, left):
-            return _lead(grid, datasets, evaluations, folder, since)
+        with forced, workers.helped(overrides, config, before, left):
+            return _lead(grid, datasets, evaluations, folder, before)
 
 
 def _lead(
@@ -98,16 +98,16 @@ def _lead(
     datasets: dict[str, Dataset],
     evaluations: dict[str, Evaluation],
     folder: Path,
-    since: int,
+    before: Mapping[str, Stamp],
 ) -> int:
     """Run all cells and make the report, which a helper leaves to others; returns the exit code."""
     start = time.perf_counter()
     with ranks.led():
         failures = sum(
-            _run_dataset(grid, name, dataset, evaluations[name], folder, since)
+            _run_dataset(grid, name, dataset, evaluations[name], folder, before)
             for name, dataset in datasets.items()
         )
-    if workers.begun() is not None:
+    if workers.helping():
         return 0
     make_report(folder, console)
     console.print(
@@ -249,7 +249,7 @@ def _run_dataset(
     dataset: Dataset,
     evaluation: Evaluation,
     folder: Path,
-    since: int,
+    before: Mapping[str, Stamp],
 ) -> int:
     """Run or rescore the cells of one data set; returns how many failed."""
     mine = [(cell, finished(cell, folder)) for cell in grid if cell.config.dataset.name == name]
@@ -275,7 +275,7 @@ def _run_dataset(
     failures = _rescore(short, names, scorer, folder, device)
     if todo:
         _save_prompts(scorer, name, folder)
-    turns = [Turn(n, cell, _claim(cell, folder, since)) for n, cell in enumerate(todo, 1)]
+    turns = [Turn(n, cell, _claim(cell, folder, before)) for n, cell in enumerate(todo, 1)]
     return failures + _run_cells(turns, dataset, scorer, folder)
 
 
@@ -301,8 +301,8 @@ def _failure(record: Record) -> str:
     return f"[red]failed[/red]: {escape(str(record.reason))}"
 
 
-def _claim(cell: Cell, folder: Path, since: int = 0) -> Claim:
-    return Claim(folder, Path(cell.config.cache_dir), identity_of(cell), since)
+def _claim(cell: Cell, folder: Path, before: Mapping[str, Stamp] | None = None) -> Claim:
+    return Claim(folder, Path(cell.config.cache_dir), identity_of(cell), before)
 
 
 def _run_one(cell: Cell, place: str, dataset: Dataset, scorer: Scorer, folder: Path) -> bool:

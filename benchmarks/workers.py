@@ -8,10 +8,11 @@ and has the exit code. What the others say goes to files, which stay where one o
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,15 +21,17 @@ from omegaconf import DictConfig
 from rich.markup import escape
 
 from benchmarks import ranks, stopping
+from benchmarks.claims import Stamp, stamps_of
 from benchmarks.console import console
 from benchmarks.hardware import pick_device
+from benchmarks.written import write
 from wavedp.dp.errors import UserError
 
 AUTO = "auto"
 MOST = 4
 """Processes on a CPU that ``auto`` takes at most: each needs some 2 GB."""
-BEGUN = "WAVEDP_GRID_BEGUN"
-"""What a helper is told: when its grid began, in nanoseconds of the results folder's clock."""
+BEFORE = "WAVEDP_GRID_BEFORE"
+"""A helper is told by it where it reads which records were there when its grid began."""
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 PAUSE = 0.2
 """Seconds between two looks at a helper that is waited for."""
@@ -85,14 +88,27 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def begun() -> int | None:
-    """When the grid began that this process helps with; None where it is its own."""
-    told = os.environ.get(BEGUN)
-    return None if told is None else int(told)
+def helping() -> bool:
+    """Whether this process helps with the grid of another one."""
+    return BEFORE in os.environ
+
+
+def before(folder: Path) -> dict[str, Stamp]:
+    """The records that were there when the grid began, of this process or the one that it helps.
+
+    Args:
+        folder: the suite's results folder.
+    """
+    if not helping():
+        return stamps_of(folder)
+    told = json.loads(Path(os.environ[BEFORE]).read_text())
+    return {cell: (written, place) for cell, (written, place) in told.items()}
 
 
 @contextmanager
-def helped(overrides: Sequence[str], config: DictConfig, since: int, cells: int) -> Iterator[None]:
+def helped(
+    overrides: Sequence[str], config: DictConfig, before: Mapping[str, Stamp], cells: int
+) -> Iterator[None]:
     """Within it, other processes take cells of the same grid.
 
     They end when no cell is left. Where the block is left by an exception, or somebody wants this
@@ -101,18 +117,21 @@ def helped(overrides: Sequence[str], config: DictConfig, since: int, cells: int)
 
     Args:
         overrides: of this process.
-        since: when the grid began, see :data:`BEGUN`.
+        before: the records that were there when the grid began.
         cells: how many there are to be run.
     """
+    others = 0 if helping() else min(count(config), cells) - 1
+    if others < 1:
+        yield
+        return
+    place = Path(config.cache_dir) / "workers"
+    name = f"{config.suite.name}-{os.getpid()}"
+    told = write(place / f"{name}.json", json.dumps(before))
     helpers: list[Helper] = []
-    others = 0 if begun() is not None else min(count(config), cells) - 1
     try:
         for worker in range(1, others + 1):
-            name = f"{config.suite.name}-{os.getpid()}-{worker}.log"
-            log = Path(config.cache_dir) / "workers" / name
-            helpers.append(Helper(overrides, worker, log, since))
-        if helpers:
-            console.print(f"{1 + len(helpers)} processes share the grid")
+            helpers.append(Helper(overrides, worker, place / f"{name}-{worker}.log", told))
+        console.print(f"{1 + others} processes share the grid")
         yield
     except BaseException:
         for helper in helpers:
@@ -121,6 +140,7 @@ def helped(overrides: Sequence[str], config: DictConfig, since: int, cells: int)
     finally:
         for helper in helpers:
             helper.wait()
+        told.unlink(missing_ok=True)
 
 
 class Helper:
@@ -130,13 +150,12 @@ class Helper:
         overrides: of the command.
         worker: its number, from 1.
         log: for what it says.
-        since: see :data:`BEGUN`.
+        before: see :data:`BEFORE`.
     """
 
-    def __init__(self, overrides: Sequence[str], worker: int, log: Path, since: int) -> None:
+    def __init__(self, overrides: Sequence[str], worker: int, log: Path, before: Path) -> None:
         self._log, self._stopped = log, False
-        own = {BEGUN: str(since), stopping.LEADER: str(os.getpid())}
-        log.parent.mkdir(parents=True, exist_ok=True)
+        own = {BEFORE: str(before), stopping.LEADER: str(os.getpid())}
         with log.open("wb") as said:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.run", *overrides],

@@ -10,7 +10,7 @@ from report_records import record
 
 from benchmarks import run, turn
 from benchmarks.cell import identity_of
-from benchmarks.claims import Claim, alone, clock_of
+from benchmarks.claims import Claim, alone, stamps_of
 from benchmarks.config import cells
 from benchmarks.record import load, load_folder, save
 from wavedp.dp import UserError
@@ -46,13 +46,17 @@ def test_a_cell_is_held_wherever_a_process_has_it(tmp_path):
     assert not other.held
 
 
-def test_a_record_is_settled_that_is_younger_than_the_grid(tmp_path):
-    save(made := record(), tmp_path / "records")
-    written = (tmp_path / "records" / f"{made.cell}.json").stat().st_mtime_ns
-    claims = [Claim(tmp_path, tmp_path, made.cell, written + late) for late in (-1, 0, 1)]
-    assert [claim.settled() for claim in claims] == [made, None, None]
-    assert Claim(tmp_path, tmp_path, "another").settled() is None
-    assert clock_of(tmp_path) >= written
+def test_a_record_is_settled_that_is_not_the_one_of_before(tmp_path):
+    made = record()
+    first = Claim(tmp_path, tmp_path, made.cell)
+    save(made, tmp_path / "records")
+    before = stamps_of(tmp_path)
+    assert list(before) == [made.cell]
+    claims = [first, *(Claim(tmp_path, tmp_path, made.cell, stamps) for stamps in (before, {}))]
+    assert [claim.settled() for claim in claims] == [made, None, made]
+    save(made, tmp_path / "records")
+    assert [claim.settled() for claim in claims] == [made] * 3
+    assert Claim(tmp_path, tmp_path, "another", before).settled() is None
 
 
 def test_the_same_cell_of_another_suite_waits_for_what_both_would_write(tmp_path):

@@ -12,7 +12,6 @@ import torch
 
 from benchmarks import run, stopping, workers
 from benchmarks.cell import identity_of
-from benchmarks.claims import clock_of
 from benchmarks.config import cells, compose
 from benchmarks.record import load_folder
 from wavedp.dp import UserError
@@ -24,12 +23,15 @@ TINY = [
 ]
 
 
+BEFORE = {"a-cell": (3, 4)}
+
+
 def config(tmp_path, *overrides):
     return compose(["suite=smoke", f"cache_dir={tmp_path}/cache", *overrides])
 
 
 def helped(tmp_path, *asked, cells=9):
-    return workers.helped(asked, config(tmp_path, *asked), since=5, cells=cells)
+    return workers.helped(asked, config(tmp_path, *asked), BEFORE, cells)
 
 
 def logs(tmp_path):
@@ -135,7 +137,7 @@ def test_nothing_to_share_starts_no_other(asked, cells, tmp_path, monkeypatch):
     monkeypatch.setattr(workers.subprocess, "Popen", lambda *_, **__: pytest.fail("started"))
     with helped(tmp_path, *asked, cells=cells):
         pass
-    monkeypatch.setenv(workers.BEGUN, "5")  # this is one of the others
+    monkeypatch.setenv(workers.BEFORE, "told.json")  # this is one of the others
     with helped(tmp_path, "hardware.workers=4"):
         pass
 
@@ -143,7 +145,8 @@ def test_nothing_to_share_starts_no_other(asked, cells, tmp_path, monkeypatch):
 def test_others_run_the_same_command_and_are_waited_for(tmp_path, monkeypatch, capsys):
     code = (
         "import os, pathlib, sys, time; time.sleep(0.5)\n"
-        f"told = [os.environ[name] for name in ('{workers.BEGUN}', '{stopping.LEADER}')]\n"
+        "from benchmarks import workers\n"
+        f"told = [workers.before(None), os.environ['{stopping.LEADER}']]\n"
         f"pathlib.Path('{tmp_path}', str(os.getpid())).write_text(f'{{sys.argv[1:]}} {{told}}')"
     )
     started = helper(monkeypatch, code)
@@ -152,8 +155,8 @@ def test_others_run_the_same_command_and_are_waited_for(tmp_path, monkeypatch, c
         assert [process.poll() for process in started] == [None, None]
     assert [process.returncode for process in started] == [0, 0]
     for process in started:
-        assert (tmp_path / str(process.pid)).read_text() == f"{asked} {['5', str(os.getpid())]}"
-    assert not logs(tmp_path)  # kept of those alone that went wrong
+        assert (tmp_path / str(process.pid)).read_text() == f"{asked} {[BEFORE, str(os.getpid())]}"
+    assert not list((tmp_path / "cache" / "workers").iterdir())  # logs of what went wrong are kept
     assert "3 processes share the grid" in capsys.readouterr().err
 
 
@@ -248,7 +251,8 @@ def test_a_helper_stops_when_its_leader_is_gone(monkeypatch):
 def test_a_helper_makes_no_report_and_leaves_failures_to_the_first(
     tmp_path, cache, in_root, monkeypatch
 ):
-    monkeypatch.setenv(workers.BEGUN, "0")
+    (tmp_path / "told.json").write_text("{}")
+    monkeypatch.setenv(workers.BEFORE, str(tmp_path / "told.json"))
     monkeypatch.setattr(run, "run_cell", lambda *_: 1 / 0)
     places = [f"results_dir={tmp_path}/results", f"cache_dir={cache}"]
     row = ["suite.grid.row=[pretrained]", "suite.grid.seed=[0]"]
@@ -265,11 +269,11 @@ def test_what_failed_since_the_grid_began_is_not_run_again_by_a_helper(
     row = ["suite.grid.row=[pretrained]", "suite.grid.seed=[0]"]
     tried = []
     monkeypatch.setattr(run, "run_cell", lambda *_: tried.append(1) or 1 / 0)
-    monkeypatch.setenv(workers.BEGUN, str(clock_of(tmp_path / "results" / "smoke")))
-    time.sleep(0.05)  # more than a tick of the file system's clock
+    (tmp_path / "told.json").write_text("{}")
+    monkeypatch.setenv(workers.BEFORE, str(tmp_path / "told.json"))
     assert [run.main([*TINY, *places, *row]) for _ in range(2)] == [0, 0]
     assert len(tried) == 1
-    monkeypatch.delenv(workers.BEGUN)
+    monkeypatch.delenv(workers.BEFORE)
     assert run.main([*TINY, *places, *row]) == 1
     assert len(tried) == 2
 

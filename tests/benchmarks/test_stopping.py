@@ -17,6 +17,14 @@ CELL = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def a_terminal():
+    """That may be closed: under nohup that signal is ignored, by these tests as by anything."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", stopping.SIGNALS)
 def test_a_step_ends_is_saved_and_the_same_command_goes_on(
     number, tmp_path, in_root, monkeypatch, capfd
@@ -92,17 +100,11 @@ def test_signals_are_what_they_were_afterwards():
     assert [signal.getsignal(number) for number in stopping.SIGNALS] == before
 
 
-def test_a_closed_terminal_is_a_signal_too_but_not_under_nohup():
+def test_a_closed_terminal_is_no_signal_under_nohup():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with stopping.stoppable():
         os.kill(os.getpid(), signal.SIGHUP)
-        assert stopping.asked()
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with stopping.stoppable():
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert not stopping.asked()
-    finally:
-        signal.signal(signal.SIGHUP, before)
+        assert not stopping.asked()
 
 
 def test_between_two_steps_a_loop_stops():
