@@ -127,6 +127,7 @@ def helped(
     place = Path(config.cache_dir) / "workers"
     name = f"{config.suite.name}-{os.getpid()}"
     told = write(place / f"{name}.json", json.dumps(before))
+    place.chmod(0o700)  # a traceback may quote a value of a private record
     helpers: list[Helper] = []
     try:
         for worker in range(1, others + 1):

@@ -166,6 +166,7 @@ def test_a_process_that_dies_is_told_of(tmp_path, monkeypatch, capsys):
         pass
     [log] = logs(tmp_path)
     assert log.read_text() == "last words\n"
+    assert log.parent.stat().st_mode & 0o077 == 0  # they may quote a private record
     assert f"a process ended with code -9: {log}" in capsys.readouterr().err
 
 
