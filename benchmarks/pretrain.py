@@ -21,7 +21,7 @@ from benchmarks.console import console, run_command, track
 from benchmarks.digest import sha256_of_lines
 from benchmarks.paths import told, without_paths
 from benchmarks.provenance import code_revision
-from benchmarks.weights import digests, load_parts, path_of, save_part
+from benchmarks.weights import digests, load_parts, path_of, round_to_half, save_part
 from wavedp.data.schema import PublicDataset
 from wavedp.dp.checkpoint import Checkpoints, code_version
 from wavedp.dp.errors import UserError
@@ -85,6 +85,9 @@ def _make(
         progress=track,
     )
     generator.pretrain(stage, records, trainer)
+    part, half = generator.get_submodule(stage), settings.get("half", False)
+    if half:
+        round_to_half(part)  # the report is of what the file holds
     report = {k: round(v, 4) for k, v in generator.report(stage, held_out).items()}
     package = config.method.get("package")  # whose code it is, where it is not this project's
     made = {
@@ -100,7 +103,7 @@ def _make(
         "torch": torch.__version__,
         "code_revision": code_revision(),
     }
-    path = save_part(generator.get_submodule(stage), config.method.weights[stage], made)
+    path = save_part(part, config.method.weights[stage], made, half=half)
     kept.remove()
     figures = ", ".join(f"{name} {value:g}" for name, value in report.items())
     console.print(f"{stage}: {path.name}, {trainer.train_seconds:.0f} s of training; {figures}")

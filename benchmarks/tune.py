@@ -1,13 +1,15 @@
 """Search hyper-parameters on stand-in records: ``python -m benchmarks.tune method=dp_wavelet``.
 
+``suite=tuning64 method=px64/dp_wavelet`` does so for the methods of ``suite=real64``.
+
 Each method names in ``search`` one setting and the few values that are tried of it. Of one whose
 config sets it otherwise for the row without noise, in ``non_private``, the values of
-``search_non_private`` are tried there, or else the same. All of them are run under
-``suite=tuning``, on other records of the same law than those that are reported, at one epsilon and
-two seeds, without noise at one. Records are kept as those of any suite, so a search that was
-interrupted goes on, and ``results/tuning/search.csv`` has a line for each value. A method whose
-other settings have changed is searched again: that is its next attempt, and those before stay in
-the table. Nothing is chosen here: the value in the config is, by whoever reads the table, and a
+``search_non_private`` are tried there, or else the same. All of them are run under a suite whose
+records stand in for those that are reported, at its epsilon and seeds, without noise at one seed.
+Its first metric is what they are judged by. Records are kept as those of any suite, so a search
+that was interrupted goes on, and ``results/<suite>/search.csv`` has a line for each value. A method
+whose other settings have changed is searched again: that is its next attempt, and those before stay
+in the table. Nothing is chosen here: the value in the config is, by whoever reads the table, and a
 test compares the two.
 """
 
@@ -23,15 +25,16 @@ from typing import Any
 import pandas as pd
 
 from benchmarks import run
-from benchmarks.config import compose
+from benchmarks.config import cells
 from benchmarks.console import console, run_command
+from benchmarks.protocol import metrics_of, protocol_of
 from benchmarks.record import Record, load_folder
 from benchmarks.report.setup import Settings, settings
 from benchmarks.written import write
 from wavedp.dp.errors import UserError
 
 SUITE = "suite=tuning"
-METRIC = "fd_toy"
+"""Where none is named."""
 SEARCHES = {"private": "search", "non_private": "search_non_private"}
 """What a method's config calls the search of each row."""
 PLACES = {"private": "method", "non_private": "method.non_private"}
@@ -43,21 +46,37 @@ KEYS = ("method", "epsilon", "attempt", "setting", "value")
 
 def main(overrides: list[str]) -> int:
     """Run the search of the method that the overrides name; returns the exit code."""
-    if any(override.startswith(("dataset", "+dataset")) for override in overrides):
-        raise UserError("The search runs on stand-in records alone: leave the data set out.")
-    config = compose([*overrides, SUITE])
+    if any(other_records(override) for override in overrides):
+        raise UserError(
+            "The search runs on stand-in records alone: leave the data set out, but for "
+            "dataset.root=... where its suite needs a folder."
+        )
+    overrides = overrides if any(o.startswith("suite=") for o in overrides) else [SUITE, *overrides]
+    config = cells(overrides)[0].config
+    if not config.suite.get("stand_in"):
+        raise UserError(
+            f"suite={config.suite.name} has records that are reported: search under one whose "
+            "records stand in for them, such as suite=tuning or suite=tuning64."
+        )
+    metric = metrics_of(config.suite, protocol_of(config.suite))[0]
     failed = 0
     for row in searched_rows(config.method):
         setting, values = search_of(config.method, row)
         for value in values:
             console.print(f"{config.method.name}, {row}: {setting} = {value:g}")
             tried = [*GRIDS[row], f"{PLACES[row]}.{setting}={value}"]
-            failed |= run.main([*overrides, SUITE, *tried])
-    folder = Path(config.results_dir) / "tuning"
-    table = table_of(load_folder(folder / "records"))
+            failed |= run.main([*overrides, *tried])
+    folder = Path(config.results_dir) / config.suite.name
+    table = table_of(load_folder(folder / "records"), metric)
     write(folder / "search.csv", table.to_csv(index=False))
     console.print(table[table["method"] == config.method.name].to_string(index=False))
     return failed
+
+
+def other_records(override: str) -> bool:
+    """Whether an override asks for other records than the stand-ins."""
+    place = override.lstrip("+").partition("=")[0]
+    return place != "dataset.root" and place.partition(".")[0] == "dataset"
 
 
 def searched_rows(method: Any) -> list[str]:
@@ -90,13 +109,13 @@ def value_of(method: Any, setting: str, row: str = "private") -> float:
     return float(reduce(getitem, f"{PLACES[row]}.{setting}".split("."), {"method": method}))  # type: ignore[arg-type]
 
 
-def table_of(records: list[Record]) -> pd.DataFrame:
+def table_of(records: list[Record], metric: str) -> pd.DataFrame:
     """A line per value of the search that a method's own config names: the mean over seeds."""
     lines, attempts = [], defaultdict[tuple[str, str], list[Settings]](list)
     for record in sorted(records, key=lambda record: record.provenance.created):
         method = record.config["method"]
         for setting in _search(method, record.row):
-            score = record.metrics.get(METRIC)
+            score = record.metrics.get(metric)
             known, others = attempts[record.method, record.row], _others(record, setting)
             if others not in known:
                 known.append(others)
@@ -107,19 +126,19 @@ def table_of(records: list[Record]) -> pd.DataFrame:
                     "attempt": known.index(others) + 1,
                     "setting": setting,
                     "value": value_of(method, setting, record.row),
-                    METRIC: score.value if score else math.nan,
+                    metric: score.value if score else math.nan,
                     "failed": record.status != "ok",
                     "revision": record.provenance.code_revision,
                 }
             )
-    tried = pd.DataFrame(lines, columns=[*KEYS, METRIC, "failed", "revision"])
+    tried = pd.DataFrame(lines, columns=[*KEYS, metric, "failed", "revision"])
     table = tried.groupby(list(KEYS), as_index=False).agg(
-        **{METRIC: (METRIC, "mean"), "lowest": (METRIC, "min"), "highest": (METRIC, "max")},
-        seeds=(METRIC, "size"),
+        **{metric: (metric, "mean"), "lowest": (metric, "min"), "highest": (metric, "max")},
+        seeds=(metric, "size"),
         failed=("failed", "sum"),
         revisions=("revision", lambda found: " ".join(sorted(set(found)))),
     )
-    return table.round({METRIC: 2, "lowest": 2, "highest": 2})
+    return table.round({metric: 2, "lowest": 2, "highest": 2})
 
 
 def _others(record: Record, setting: str) -> Settings:

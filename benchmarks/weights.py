@@ -68,20 +68,33 @@ def load_parts(module: nn.Module, weights: Mapping[str, str]) -> None:
 
 
 def state_of(weights: Mapping[str, str]) -> dict[str, Tensor]:
-    """The tensors of the checkpoints, by their names in the state of the generator."""
+    """The checkpoints' tensors as parts hold them, by their names in the generator's state."""
     return {
-        f"{part}.{key}": tensor
+        f"{part}.{key}": tensor.float() if tensor.is_floating_point() else tensor
         for part, name in weights.items()
         for key, tensor in load_file(path_of(name)).items()
     }
 
 
-def save_part(part: nn.Module, name: str, made: Mapping[str, Any]) -> Path:
-    """Write a part's weights and, beside them, the record of how they were made."""
+def round_to_half(part: nn.Module) -> None:
+    """Round a part's weights, in place, to what :func:`save_part` can keep in half precision."""
+    for tensor in part.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(tensor.half())
+
+
+def save_part(part: nn.Module, name: str, made: Mapping[str, Any], *, half: bool = False) -> Path:
+    """Write a part's weights and, beside them, the record of how they were made.
+
+    Args:
+        half: in float16, half the bytes; what is read again is float32.
+    """
     path = path_of(name)
     state: dict[str, Tensor] = {k: v.contiguous().cpu() for k, v in part.state_dict().items()}
-    write(path, save(state))
     count = sum(v.numel() for v in state.values())
+    if half:
+        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    write(path, save(state))
     record = {**made, "parameters": count, "sha256": sha256(path)}
     write(path.with_suffix(".json"), json.dumps(record, indent=1) + "\n")
     return path

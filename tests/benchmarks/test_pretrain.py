@@ -3,9 +3,11 @@
 import json
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from benchmarks.pretrain import main
+from benchmarks.weights import state_of
 from wavedp.dp import UserError
 from wavedp.nn.prior import CodePrior
 from wavedp.nn.reconstruction import Reconstruction
@@ -71,6 +73,27 @@ def test_a_raster_tokenizer_and_its_prior_are_made_by_the_same_command(tmp_path,
     reports = [json.loads((tmp_path / f"{s}.json").read_text())["report"] for s in STAGES[:2]]
     assert reports[0].keys() == {"psnr_32px", "used_codebook", "perplexity_codebook"}
     assert 0 < reports[1]["bits_per_code"] < 8
+
+
+def test_a_stage_in_half_precision_is_half_the_file_and_read_as_float32(overrides, tmp_path):
+    """The same training: only what the file keeps of it is rounded, and so is what is reported."""
+    files = {half: tmp_path / f"half-{half}.safetensors" for half in (False, True)}
+    spent = "{records:40,held_out:12,batch:8,steps:4,ema_decay:0.5,half:%s}"
+    for half, file in files.items():
+        own = [
+            f"method.weights.tokenizer={file}",
+            f"++method.pretraining.tokenizer={spent % str(half).lower()}",
+        ]
+        assert main([*overrides, *own, "stage=tokenizer"]) == 0
+    whole, rounded = load_file(files[False]), load_file(files[True])
+    assert {tensor.dtype for tensor in rounded.values()} == {torch.float16}
+    assert files[True].stat().st_size < 0.6 * files[False].stat().st_size
+    for name, tensor in whole.items():
+        assert torch.equal(rounded[name], tensor.half()), name
+    for name, tensor in state_of({"part": str(files[True])}).items():
+        assert tensor.dtype == torch.float32, name
+    reports = [json.loads(files[half].with_suffix(".json").read_text())["report"] for half in files]
+    assert reports[0]["psnr_32px"] == pytest.approx(reports[1]["psnr_32px"], abs=0.1)
 
 
 @pytest.mark.parametrize("stage", ["tokenizer", "prior", "upsampler"])

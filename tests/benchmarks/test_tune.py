@@ -43,9 +43,37 @@ def test_a_method_without_a_search_is_told_how_to_name_one():
         tune.search_of(config)
 
 
-def test_other_records_than_stand_ins_are_refused():
+@pytest.mark.parametrize("other", ["dataset=toyscenes", "dataset.seed=0", "+dataset.start=1"])
+def test_other_records_than_stand_ins_are_refused(other):
     with pytest.raises(UserError, match="stand-in records alone"):
-        tune.main(["method=dp_merf", "dataset=toyscenes"])
+        tune.main(["method=dp_merf", other])
+
+
+def test_a_suite_whose_records_are_reported_is_refused():
+    with pytest.raises(UserError, match="suite=embedded has records that are reported"):
+        tune.main(["method=dp_merf", "suite=embedded"])
+
+
+def test_photographs_have_stand_ins_of_their_own(tmp_path, monkeypatch):
+    """As many as there are faces, at the same budget, judged by the first metric of their suite."""
+    ran = []
+    monkeypatch.setattr(tune.run, "main", lambda overrides: ran.append(overrides) or 0)
+    monkeypatch.setattr(tune, "load_folder", lambda folder: [])
+    suite = ["suite=tuning64", "method=px64/dp_wavelet"]
+    place = ["dataset.root=/data/public", f"results_dir={tmp_path}"]
+    tune.main([*suite, *place])
+    assert "fid_768" in pd.read_csv(tmp_path / "tuning64" / "search.csv").columns
+    reported = cells(["suite=real64", "method=px64/dp_wavelet"])
+    budgets = [cell.config.privacy for cell in reported if cell.epsilon == 10]
+    standing_in = [cell for overrides in ran for cell in cells(overrides)]
+    assert standing_in
+    for cell in standing_in:
+        assert cell.config.dataset.name == "cifar10_animals"
+        assert cell.config.dataset.root == "/data/public"
+        assert cell.config.dataset.private_records == 22000
+        assert cell.config.dataset.resolution == 64
+        if cell.row == "private":
+            assert cell.config.privacy == budgets[0]
 
 
 def with_score(record, method, value):

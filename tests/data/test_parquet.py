@@ -52,6 +52,28 @@ def test_labels_become_captions(tmp_path: Path) -> None:
     assert corpus.records(1, 2).captions == [("a photo of a red panda",)]
 
 
+LABELS = ["cat", "red panda", "dog", "cat", "horse", "dog", "cat"]
+
+
+def test_rows_of_some_labels_alone_are_records(tmp_path: Path) -> None:
+    """Both sides count among those, whatever row group they are in."""
+    images = [image_bytes(n) for n in range(len(LABELS))]
+    write_parquet(tmp_path / "t/x.parquet", images, LABELS)
+    given = {"private": {"files": "x.parquet"}, "evaluation": {"files": "x.parquet", "start": 3}}
+    sizes = {"private_records": 3, "evaluation_records": 2}
+    made = parquet(tmp_path / "t", tmp_path, **given, **sizes, only=["cat", "dog"])
+    made.check()
+    columns = columns_of(made.private())
+    assert shown(columns["images"]) == [colour(0), colour(2), colour(3)]
+    assert columns["captions"] == [("cat",), ("dog",), ("cat",)]
+    assert made.evaluation().captions == [("dog",), ("cat",)]
+    few = parquet(tmp_path / "t", tmp_path, **given, **sizes, only=["horse"])
+    refused(few, "private_records=3", "x.parquet, text horse lists 1 records")
+    for none in ("cat", []):
+        wrong = parquet(tmp_path / "t", tmp_path, **given, **sizes, only=none)
+        refused(wrong, "dataset.only", "must be a list of texts")
+
+
 def test_only_the_declared_rows_are_indexed(tables: Path, tmp_path: Path) -> None:
     (tables / "train-1.parquet").write_bytes(b"junk")
     corpus = public_parquet(tables, tmp_path, files="train-*.parquet")

@@ -11,7 +11,7 @@ file may be of any size.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -32,7 +32,7 @@ from wavedp.data.photos import (
     take,
 )
 from wavedp.data.stored import MAX_BYTES, File, list_archives
-from wavedp.dp.errors import one_line
+from wavedp.dp.errors import UserError, one_line
 
 _TEXT_ROWS = 4096
 # What pyarrow raises on damaged files. Its own errors are ValueError, KeyError and others, too.
@@ -47,11 +47,32 @@ class Columns:
         image: the column with the image bytes.
         text: the column with the caption, captions or class label.
         template: None, or what makes captions of labels: ``"a photo of a {label}"``.
+        only: texts as the column has them, such as class labels; a row without any of them is
+            passed over. None takes every row.
     """
 
     image: str = "image"
     text: str = "text"
     template: str | None = None
+    only: Sequence[str] | None = None
+
+    def check(self) -> None:
+        """Raises:
+        UserError: a setting that reads no file.
+        """
+        check_template(self.template)
+        if isinstance(self.only, str) or (self.only is not None and not self.only):
+            raise UserError(
+                f"dataset.only={self.only} must be a list of texts, such as [cat,dog], or null."
+            )
+
+    def takes(self, texts: Sequence[object]) -> bool:
+        """Whether a row with these texts is a record."""
+        return self.only is None or any(text in self.only for text in texts)
+
+    def told(self, source: Path) -> str:
+        """What is read of a source, for messages."""
+        return f"{source}" if self.only is None else f"{source}, text {' or '.join(self.only)}"
 
 
 class Parquet(PhotoDataset):
@@ -60,9 +81,9 @@ class Parquet(PhotoDataset):
     Args:
         private: ``files``, a file or pattern relative to the root (``data/train-*.parquet``).
             Optionally ``start``, default 0: the rows ``start`` to ``start + private_records``
-            are private.
+            are private, of those that are taken.
         evaluation: the same; it may name the same files with another ``start``.
-        image, text, template: see :class:`Columns`.
+        image, text, template, only: see :class:`Columns`.
         settings: those of :class:`~wavedp.data.photos.PhotoDataset`.
     """
 
@@ -76,15 +97,16 @@ class Parquet(PhotoDataset):
         image: str = "image",
         text: str = "text",
         template: str | None = None,
+        only: Sequence[str] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
         self._parts = {PRIVATE: dict(private), EVALUATION: dict(evaluation)}
-        self._columns = Columns(image, text, template)
+        self._columns = Columns(image, text, template, only)
 
     def index(self, root: Path, report: Report) -> dict[str, list[Photo]]:
         """Both sides, in the order of the rows."""
-        check_template(self._columns.template)
+        self._columns.check()
         sides: dict[str, list[Photo]] = {}
         for side, given in self._parts.items():
             part = part_settings(given, side, files=..., start=0)
@@ -92,7 +114,7 @@ class Parquet(PhotoDataset):
                 list_rows(root, part["files"], self._columns, side, report),
                 self.declared[side],
                 side=side,
-                source=root / str(part["files"]),
+                source=self._columns.told(root / str(part["files"])),
                 start=part["start"],
                 report=report,
             )
@@ -111,16 +133,17 @@ class PublicParquet(PhotoCorpus):
         image: str = "image",
         text: str = "text",
         template: str | None = None,
+        only: Sequence[str] | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        self._files, self._columns = files, Columns(image, text, template)
+        self._files, self._columns = files, Columns(image, text, template, only)
 
     def index(self, root: Path, report: Report) -> dict[str, list[Photo]]:
         """The public records, in the order of the rows."""
-        check_template(self._columns.template)
+        self._columns.check()
         rows = list_rows(root, self._files, self._columns, PUBLIC, report)
-        source = root / self._files
+        source = self._columns.told(root / self._files)
         return {PUBLIC: take(rows, self.public_records, side=PUBLIC, source=source, report=report)}
 
 
@@ -155,10 +178,11 @@ def _rows_of(path: Path, name: str, columns: Columns) -> Iterator[Photo]:
             for batch in batches:
                 for value in batch.column(0).to_pylist():
                     texts = value if isinstance(value, list) else [value]
-                    place = f"{name}/{total}"
-                    captions = clean_captions(texts, columns.template)
-                    cell = Cell(path, columns.image, group, row)
-                    yield Photo(place, place, captions, name, cell)
+                    if columns.takes(texts):
+                        place = f"{name}/{total}"
+                        captions = clean_captions(texts, columns.template)
+                        cell = Cell(path, columns.image, group, row)
+                        yield Photo(place, place, captions, name, cell)
                     row, total = row + 1, total + 1
 
 
