@@ -45,21 +45,9 @@ class Pictures:
 def render(records: Sequence[Record], pictures: Mapping[str, Pictures]) -> str:
     """The whole report as HTML, from records and their pictures by dataset."""
     ordered = select(records)
-    # The suffix .j2 hides the type of the file, so escaping is switched on by hand.
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "data_uri": data_uri,
-        "label": label,
-        "number": number,
-        "row_alt": row_alt,
-    }
-    return environment.get_template(TEMPLATE).render(
+    page = environment()
+    page.filters |= {"data_uri": data_uri, "label": label, "number": number, "row_alt": row_alt}
+    return page.get_template(TEMPLATE).render(
         suite=label(ordered[0].suite),
         facts=_facts(ordered),
         headlines=headlines(ordered),
@@ -74,6 +62,18 @@ def render(records: Sequence[Record], pictures: Mapping[str, Pictures]) -> str:
         quoted_warning=WARNING,
         explanation=EXPLANATION,
         read=READ,
+    )
+
+
+def environment() -> Environment:
+    """Where templates of pages are; whatever they are given is escaped."""
+    # The suffix .j2 hides the type of the file, so escaping is switched on by hand.
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 
