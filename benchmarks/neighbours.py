@@ -95,7 +95,7 @@ def main(overrides: list[str]) -> int:
         unseen=float(np.median(unseen)),
         side=2 * dataset.resolution,
     )
-    write(path, text)
+    write(path, text, for_owner=True)
     console.print(f"{path} shows private images: it is for their owner.", soft_wrap=True)
     return 0
 
