@@ -13,7 +13,7 @@ export MALLOC_MMAP_THRESHOLD_ = 1073741824
 export MALLOC_TRIM_THRESHOLD_ = 4294967296
 export MALLOC_TOP_PAD_ = 268435456
 
-.PHONY: bench test test-slow mutants install report checkpoints throughput clean
+.PHONY: bench test test-slow mutants install report checkpoints real64 throughput clean
 
 bench: $(VENV)/.ready  ## install, run a suite (SUITE=quick), print the table, say where the report is
 	$(RUN) -m benchmarks.run suite=$(SUITE) hardware.workers=auto $(ARGS)
@@ -41,6 +41,14 @@ checkpoints: $(VENV)/.ready  ## the public checkpoints and the yardstick again (
 	$(RUN) -m benchmarks.pretrain method=dp_llamagen force=true
 	$(RUN) -m benchmarks.pretrain method=dp_ldm force=true
 	$(RUN) -m benchmarks.pretrain method=dp_pixel_diffusion force=true
+
+# What is pretrained already is kept: the checkpoints come with the project.
+real64: export WAVEDP_WEIGHTS = $(DATA)/weights
+real64: $(VENV)/.ready  ## the comparison on real faces: DATA=folder with mmcelebahq64/, public/, weights/
+	test -d "$(DATA)" || { echo "DATA= is not a folder: name the one with mmcelebahq64/"; exit 2; }
+	for method in dp_wavelet dp_wavelet_quarter dp_llamagen dp_ldm dp_pixel_diffusion; do \
+	  $(RUN) -m benchmarks.pretrain method=px64/$$method method.public.photos.root=$(DATA)/public || exit; done
+	$(RUN) -m benchmarks.run suite=real64 dataset.root=$(DATA)/mmcelebahq64 hardware.workers=auto $(ARGS)
 
 throughput: export KINETO_LOG_LEVEL = 99
 throughput: $(VENV)/.ready  ## speed of the core, of data, metrics and the wavelet, as ratios to the same without us

@@ -27,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from benchmarks.installed import Installed, installed, installed_method
+from benchmarks.paths import in_weights
 from benchmarks.record import Row
 from wavedp.dp.errors import UserError, one_line
 
@@ -59,6 +60,7 @@ def _at_most(most: Any, number: Any) -> Any:
 
 # For configs: ${at_most:500,${dataset.private_records}} is 500, or N where that is less.
 OmegaConf.register_new_resolver("at_most", _at_most, replace=True)
+OmegaConf.register_new_resolver("in_weights", in_weights, replace=True)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,26 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+VARIABLE = "WAVEDP_WEIGHTS"
+"""The environment variable with the user's folders of public weights."""
+
 _PLACE = re.compile(r"(.*_)?(root|dir|path)s?")
 """Keys that name a place."""
 _ELSEWHERE = re.compile(r"[/~\\]|[A-Za-z]:[/\\]|\.\.([/\\]|$)|file:")
 """Beginnings of values that leave the working directory: absolute, a home, a drive, a way up."""
 _IN_TEXT = re.compile(r"(?<![\w.:/~])(file:|~|/|[A-Za-z]:\\)\S*[/\\](?=[^\s/\\])")
 """In a sentence: all of such a path but its last part, as far as it has no spaces."""
+
+
+def weights_folders() -> list[Path]:
+    """The folders of ``WAVEDP_WEIGHTS``, in order."""
+    return [Path(p) for p in os.environ.get(VARIABLE, "").split(os.pathsep) if p]
+
+
+def in_weights(file: str) -> str:
+    """Where a file lies in the folders of ``WAVEDP_WEIGHTS``; else its name: where the command runs."""
+    found = (folder / file for folder in weights_folders())
+    return next((str(path) for path in found if path.is_file()), file)
 
 
 def without_paths(value: Any) -> Any:

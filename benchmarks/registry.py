@@ -31,6 +31,7 @@ from yaml import YAMLError
 import wavedp.weights
 from benchmarks.config import CONFIGS
 from benchmarks.digest import sha256
+from benchmarks.paths import VARIABLE, weights_folders
 from benchmarks.pin import pin_of, pinned
 from wavedp.dp.errors import UserError, one_line
 
@@ -40,7 +41,6 @@ making. ``checked``: the two were compared; the entry's note says what was found
 nobody looked, as for most networks trained on the web."""
 
 ENTRIES = CONFIGS / "weights"
-VARIABLE = "WAVEDP_WEIGHTS"
 OWN = Path(wavedp.weights.__file__).parent
 
 
@@ -219,14 +219,9 @@ def overlap(names: Mapping[str, str | None], dataset: str) -> Overlap:
     return next((level for level in order if level in found), "none")
 
 
-def own_folders() -> list[Path]:
-    """The folders of ``WAVEDP_WEIGHTS``, in order."""
-    return [Path(p) for p in os.environ.get(VARIABLE, "").split(os.pathsep) if p]
-
-
 def download_folder() -> Path:
     """Where fetched weights go: the first of ``WAVEDP_WEIGHTS``, else torch hub's folder."""
-    return (own_folders() or [_torch_hub()])[0]
+    return (weights_folders() or [_torch_hub()])[0]
 
 
 def _torch_hub() -> Path:
@@ -234,7 +229,7 @@ def _torch_hub() -> Path:
 
 
 def _places(weights: Weights) -> Iterator[Path]:
-    yield from (folder / weights.file for folder in own_folders())
+    yield from (folder / weights.file for folder in weights_folders())
     if weights.made_here:
         yield OWN / weights.file
     if weights.hub:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from benchmarks.cell import public_config, reason_of
 from benchmarks.config import cells, compose, plain
-from benchmarks.paths import shortened, told, without_paths
+from benchmarks.paths import VARIABLE, shortened, told, without_paths
 from wavedp.dp.errors import UserError
 
 SECRET = "/home/maria/secret"
@@ -136,3 +137,20 @@ def test_a_command_tells_no_place():
         *("method=px64/dp_wavelet", "method.public.photos.root=...", "seed=3", "force=true"),
         *("+x.weights=...", "stage"),
     ]
+
+
+def test_published_files_are_looked_for_in_the_users_folders_of_weights(tmp_path, monkeypatch):
+    """In their order; one that is in none is looked for where the command runs."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    published = compose(["method=px64/dp_ldm"]).method.published
+    assert set(published.values()) == {"taef2_encoder.safetensors", "taef2_decoder.safetensors"}
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "a" / "taef2_decoder.safetensors").touch()
+    for folder in ("a", "b"):
+        (tmp_path / folder / "taef2_encoder.safetensors").touch()
+    monkeypatch.setenv(VARIABLE, f"{tmp_path}/b{os.pathsep}{tmp_path}/a")
+    method = compose(["method=px64/dp_ldm"]).method
+    assert method.published.encoder == f"{tmp_path}/b/taef2_encoder.safetensors"
+    assert method.published.decoder == f"{tmp_path}/a/taef2_decoder.safetensors"
+    assert method.generator.autoencoder.encoder == method.published.encoder
