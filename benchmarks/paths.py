@@ -25,7 +25,7 @@ def weights_folders() -> list[Path]:
 
 
 def in_weights(file: str) -> str:
-    """Where a file lies in the folders of ``WAVEDP_WEIGHTS``; else its name: where the command runs."""
+    """Where a file lies in the folders of ``WAVEDP_WEIGHTS``; its name alone if it is in none."""
     found = (folder / file for folder in weights_folders())
     return next((str(path) for path in found if path.is_file()), file)
 
