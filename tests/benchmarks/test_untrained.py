@@ -147,8 +147,7 @@ SIT_QUARTER = [
 ]
 SIZES = {
     "paper/dp_wavelet": [
-        "untrained={t5: {num_layers: 2}, upscaler_unet: {layers_per_block: 1},"
-        " upscaler_text: {num_hidden_layers: 2}}",
+        "untrained={t5: {num_layers: 2}}",
         *SIT_QUARTER,
         "method.finetuning.ema_decay=0",
         "+method.generator.upsampler.steps=2",
@@ -156,26 +155,23 @@ SIZES = {
     "paper/dp_wavelet_ll32": [
         "untrained={t5: {num_layers: 2}}",
         *SIT_QUARTER,
-        "method.generator.prior.depth=18",
         "method.finetuning.ema_decay=0",
     ],
     "paper/dp_ldm": [
-        "untrained={ldm_bert: {encoder_layers: 2}, ldm_unet: {layers_per_block: 1}}",
+        "untrained={ldm_bert: {encoder_layers: 12}}",
         "method.generator.training.steps=2",
     ],
     "paper/dp_lora": ["untrained=true", "method.generator.training.steps=2"],
     "paper/dp_llamagen": [
-        "untrained={t5: {num_layers: 2}, llamagen: {depth: 12}}",
+        "untrained={t5: {num_layers: 2}}",
         "method.finetuning.ema_decay=0",
     ],
 }
-"""What 12 GiB force, where weights, clipped sum, released gradient and AdamW's two states are
+"""What 24 GiB force, where weights, clipped sum, released gradient and AdamW's two states are
 float32. Of Flan-T5-XL there are 2 of 24 blocks; of SIT's tokenizer, 1.6 billion parameters, 2 of 8
-and 4 of 32. AR-SIT has its 350 million; with LL at 32 px, where a second tokenizer and a second
-prior draw what is finer, 18 of 25 blocks. The upscaler beside it has one of two layers per block,
-and 2 of 23 blocks of its text's. LlamaGen-XL has 12 of 36. Where DP-LDM trains attention and BERT,
-there are 2 of 32 blocks of BERT and one of two layers per block of the U-Net. DP-LoRA is as
-published, and widths, codebooks and tokens are the published ones everywhere.
+and 4 of 32. Where DP-LDM trains attention and BERT, there are 12 of 32 blocks of BERT. All else is
+as published: AR-SIT and the prior of LL at 32 px, LlamaGen-XL, the U-Nets, the upscaler, widths,
+codebooks and tokens.
 
 No average of weights is kept, and solvers take two steps: that changes no network."""
 
