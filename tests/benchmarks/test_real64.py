@@ -111,16 +111,27 @@ def test_two_steps_of_every_method_on_data_of_ones_own(method, name, tmp_path, i
 
 
 def test_a_set_smaller_than_the_usual_batch_is_one_batch(in_root):
-    """With the plan of a run; 22,000 faces keep the batch that was chosen for them."""
-    for name, batch in (("coco_mini", 100), ("mmcelebahq64", 500)):
-        asked = ["suite=real64", f"dataset={name}", "method=px64/dp_wavelet"]
+    """With the plan of a run; 22,000 faces keep the batch that was chosen for the hardware."""
+    usual = {
+        hardware: compose(["method=px64/dp_wavelet", hardware, "dataset.private_records=22000"])
+        for hardware in ("hardware=cpu", "hardware=gpu")
+    }
+    batches = [config.method.finetuning.expected_batch for config in usual.values()]
+    assert 100 < batches[0] < batches[1]
+    for name, hardware, batch in (
+        ("coco_mini", "hardware=gpu", 100),
+        ("mmcelebahq64", "hardware=cpu", batches[0]),
+        ("mmcelebahq64", "hardware=auto", batches[0]),
+        ("mmcelebahq64", "hardware=gpu", batches[1]),
+    ):
+        asked = ["suite=real64", f"dataset={name}", hardware, "method=px64/dp_wavelet"]
         cell = next(c for c in cells(asked) if c.row == "non_private")
         plan = make_plan(cell)
         assert plan is not None
         assert plan.expected_batch == batch
         assert cell.config.method.finetuning.expected_batch == batch
     many = ["suite=real64", "dataset.private_records=many", "method=px64/dp_wavelet"]
-    assert cells(many)[0].config.method.finetuning.expected_batch == 500
+    assert cells(many)[0].config.method.finetuning.expected_batch == batches[0]
 
 
 @pytest.mark.parametrize("name", OWN)
