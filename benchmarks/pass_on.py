@@ -5,7 +5,9 @@
 Copies records, ledgers and the samples of the rows that touched no private record or that an
 epsilon covers, and makes the report of them. What shows or quotes the data set stays behind: real
 images, the oracle's pictures, which are made of real images, and captions; so do the samples of
-rows without noise, which no epsilon covers. Their numbers are copied.
+rows without noise, which no epsilon covers. So does what depends on private records in numbers:
+scores that read them, training time, peak memory. ``--evaluation`` copies those, too, for data
+whose owner publishes evaluations of it; tables mark them.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks.console import console, run_command
+from benchmarks.export import public_record
 from benchmarks.record import Record, load_folder, save
 from benchmarks.report import make_report
 from benchmarks.written import write
@@ -31,13 +34,22 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("source", type=Path, metavar="FROM", help="results/local/SUITE-DATASET")
     parser.add_argument("target", type=Path, metavar="TO", help="another folder, such as results/X")
+    parser.add_argument(
+        "--evaluation",
+        action="store_true",
+        help="copy numbers, too, that depend on private records and are covered by no epsilon",
+    )
     given = parser.parse_args(arguments)
-    pass_on(given.source, given.target)
+    pass_on(given.source, given.target, evaluation=given.evaluation)
     return 0
 
 
-def pass_on(source: Path, target: Path) -> None:
+def pass_on(source: Path, target: Path, *, evaluation: bool = False) -> None:
     """Copy what may be passed on, and make the report of it.
+
+    Args:
+        source, target: results folders.
+        evaluation: numbers that no epsilon covers, too.
 
     Raises:
         UserError: there are no records, some failed or show the noise that was drawn, or the
@@ -59,7 +71,7 @@ def pass_on(source: Path, target: Path) -> None:
     if others:
         raise UserError(f"{target} has other results, such as {others[0]}: name another folder.")
     for record in records:
-        _copy(record, source, target)
+        _copy(record if evaluation else public_record(record), source, target)
     console.print(f"Report: {make_report(target, console)}", soft_wrap=True)
 
 

@@ -2,7 +2,7 @@
 
 Methods cannot come here (``benchmarks`` is above them), and of the metrics only those that declare
 ``reads = "private"`` may; what comes of it is marked "evaluation, not private" in every record
-and table.
+and table. ``benchmarks.neighbours`` shows them, to their owner alone.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ def source(tmp_path):
     for number, (row, epsilon) in enumerate(ROWS.items()):
         made = record("dp_wavelet", row, epsilon, 50.0 + number)
         strip = f"samples/{made.cell}.png"
-        save(made.model_copy(update={"samples": strip}), folder / "records")
+        update = {"samples": strip, "config": {**made.config, "privacy": {}}}
+        save(made.model_copy(update=update), folder / "records")
         save_strip(np.full((4, 3, 16, 16), 40 * number, dtype=np.uint8), folder / strip)
         ledger = folder / "ledgers" / f"{made.cell}.jsonl"
         ledger.parent.mkdir(exist_ok=True)
@@ -33,9 +34,9 @@ def source(tmp_path):
 
 def test_all_numbers_and_the_pictures_of_covered_rows_are_copied(source, tmp_path):
     target = tmp_path / "shared"
-    assert main([str(source), str(target)]) == 0
+    assert main([str(source), str(target), "--evaluation"]) == 0
     before, after = (load_folder(folder / "records") for folder in (source, target))
-    assert [r.metrics for r in after] == [r.metrics for r in before]
+    assert [(r.metrics, r.cost) for r in after] == [(r.metrics, r.cost) for r in before]
     assert {r.row for r in after if r.samples} == {"pretrained", "private"}
     pictures = {path.name for path in (target / "samples").iterdir()}
     assert pictures == {f"{r.cell}.png" for r in after if r.samples}
@@ -43,6 +44,19 @@ def test_all_numbers_and_the_pictures_of_covered_rows_are_copied(source, tmp_pat
     assert (target / "report.html").exists()
     assert "a secret caption" not in (target / "report.html").read_text(encoding="utf-8")
     assert main([str(source), str(target)]) == 0  # again, after more cells
+
+
+def test_numbers_that_no_epsilon_covers_stay_unless_they_are_asked_for(source, tmp_path):
+    one = next(r for r in load_folder(source / "records") if r.row == "private")
+    score = next(iter(one.metrics.values())).model_copy(
+        update={"reads_private": True, "reads": "private"}
+    )
+    save(one.model_copy(update={"metrics": one.metrics | {"near": score}}), source / "records")
+    assert main([str(source), str(tmp_path / "shared")]) == 0
+    for copied in load_folder(tmp_path / "shared" / "records"):
+        assert copied.metrics
+        assert "near" not in copied.metrics
+        assert (copied.cost.train_seconds, copied.cost.peak_memory_mb) == (None, None)
 
 
 @pytest.mark.parametrize(
