@@ -58,8 +58,14 @@ def _at_most(most: Any, number: Any) -> Any:
     return min(most, number) if isinstance(number, int) else most
 
 
+def _steps_in(seconds: float, records_per_second: float, batch: int) -> int:
+    return max(1, round(seconds * records_per_second / batch))
+
+
 # For configs: ${at_most:500,${dataset.private_records}} is 500, or N where that is less.
 OmegaConf.register_new_resolver("at_most", _at_most, replace=True)
+# ${steps_in:1500,108,250}: steps of 250 records that take 1,500 s, of 108 records each.
+OmegaConf.register_new_resolver("steps_in", _steps_in, replace=True)
 OmegaConf.register_new_resolver("in_weights", in_weights, replace=True)
 
 

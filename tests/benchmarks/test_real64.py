@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from cleanfid.resize import make_resizer
 from published_sets import EVALUATION, PRIVATE, faces, picture, save
@@ -132,6 +133,19 @@ def test_a_set_smaller_than_the_usual_batch_is_one_batch(in_root):
         assert cell.config.method.finetuning.expected_batch == batch
     many = ["suite=real64", "dataset.private_records=many", "method=px64/dp_wavelet"]
     assert cells(many)[0].config.method.finetuning.expected_batch == batches[0]
+
+
+def test_every_method_has_the_same_time_on_a_cpu(in_root):
+    """By the measured rates: none is given a faster machine than it had."""
+    table = pd.read_csv("results/throughput/methods-1-thread-cpu.csv", index_col=["work", "case"])
+    timed = [cell for cell in cells(["suite=real64"]) if "records_per_second" in cell.method]
+    assert {cell.choice for cell in timed} == set(TINY) - {"px64/private_evolution"}
+    for cell in timed:
+        rate = table.loc[("finetune", f"{cell.method.name}, 64 px"), "samples_per_s"]
+        finetuning = cell.method.finetuning
+        assert finetuning.steps * finetuning.expected_batch / rate == pytest.approx(1500, rel=0.01)
+    shorter = ["suite=real64", "suite.finetuning_seconds=15", "method=px64/dp_ldm"]
+    assert cells(shorter)[0].method.finetuning.steps == 2  # 2.5 of 250 at 41.1 records per second
 
 
 @pytest.mark.parametrize("name", OWN)
