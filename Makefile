@@ -49,6 +49,7 @@ real64: $(VENV)/.ready  ## the comparison on real faces: DATA=folder with mmcele
 	for method in dp_wavelet dp_wavelet_quarter dp_llamagen dp_ldm dp_pixel_diffusion; do \
 	  $(RUN) -m benchmarks.pretrain method=px64/$$method method.public.photos.root=$(DATA)/public || exit; done
 	$(RUN) -m benchmarks.run suite=real64 dataset.root=$(DATA)/mmcelebahq64 hardware.workers=auto $(ARGS)
+	$(RUN) -m benchmarks.neighbours suite=real64 dataset.root=$(DATA)/mmcelebahq64 $(ARGS)
 
 throughput: export KINETO_LOG_LEVEL = 99
 throughput: $(VENV)/.ready  ## speed of the core, of data, metrics and the wavelet, as ratios to the same without us
