@@ -58,7 +58,9 @@ def _at_most(most: Any, number: Any) -> Any:
     return min(most, number) if isinstance(number, int) else most
 
 
-def _steps_in(seconds: float, records_per_second: float, batch: int) -> int:
+def _steps_in(seconds: Any, records_per_second: float, batch: int) -> int:
+    if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        raise UserError(f"finetuning_seconds={seconds} must be a positive number of seconds.")
     return max(1, round(seconds * records_per_second / batch))
 
 

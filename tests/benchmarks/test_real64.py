@@ -148,6 +148,12 @@ def test_every_method_has_the_same_time_on_a_cpu(in_root):
     assert cells(shorter)[0].method.finetuning.steps == 2  # 2.5 of 250 at 41.1 records per second
 
 
+@pytest.mark.parametrize("seconds", ["ten", "0", "-5", "null", ".inf"])
+def test_no_time_is_no_budget(seconds, in_root):
+    with pytest.raises(UserError, match=r"finetuning_seconds=\S+ must be a positive number"):
+        cells(["suite=real64", f"suite.finetuning_seconds={seconds}"])
+
+
 @pytest.mark.parametrize("name", OWN)
 def test_the_suites_metrics_fit_data_of_ones_own(
     name, tmp_path, in_root, random_weights, monkeypatch
